@@ -1,0 +1,24 @@
+//! What a job is. Pure: nothing here stores, sends or waits.
+//!
+//! - [`state`]: the states and the table of moves between them
+//! - [`args`]: JSON arguments, checked once at the door
+//! - [`new`]: a job that is to be inserted, with its limits
+//! - [`record`]: a job as a store remembers it
+//! - [`define`]: the `Job` trait, what an app writes for each kind
+//! - [`handler`] (feature `worker`): the `Handler` trait, the context, and outcomes
+
+pub mod args;
+pub mod define;
+#[cfg(feature = "worker")]
+pub mod handler;
+pub mod new;
+pub mod record;
+pub mod state;
+
+pub use args::Args;
+pub use define::Job;
+#[cfg(feature = "worker")]
+pub use handler::{Context, Handler, JobResult, Outcome};
+pub use new::{Expiry, InvalidJob, NewJob, Unique, When};
+pub use record::{Attempt, JobRecord, Parked};
+pub use state::State;

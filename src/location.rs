@@ -1,0 +1,115 @@
+//! Where a store is: the URL that commands, configuration and apps name it by.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::names::shown;
+
+/// The place of a store.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// One SQLite file: `sqlite:PATH`, `sqlite://PATH`, or a bare path that ends in `.db`.
+    Sqlite(PathBuf),
+}
+
+/// A URL that is not a store's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("bad store URL `{given}`: {why}")]
+pub struct BadStoreUrl {
+    /// What was given, without its password, escaped.
+    pub given: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl StoreUrl {
+    /// The file, for a store that is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+        }
+    }
+}
+
+/// A URL without its user and password, escaped: what may be printed.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return shown(url) };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((_, host)) => shown(&format!("{scheme}://***@{host}{tail}")),
+        None => shown(url),
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = BadStoreUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadStoreUrl> {
+        let bad = |why: &str| BadStoreUrl { given: without_password(text), why: why.to_owned() };
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+        let path = match scheme {
+            Some("sqlite") => {
+                let rest = text
+                    .strip_prefix("sqlite://")
+                    .or_else(|| text.strip_prefix("sqlite:"))
+                    .unwrap_or_default();
+                if rest.contains(['?', '#']) {
+                    return Err(bad("SQLite URLs take no parameters: expected `sqlite:PATH`"));
+                }
+                rest
+            }
+            Some("redis" | "rediss" | "redis+sentinel" | "redis+cluster") => {
+                return Err(bad("this version has no Redis engine yet: use `sqlite:PATH`"));
+            }
+            _ if Path::new(text).extension().is_some_and(|ext| ext == "db") => text,
+            _ => return Err(bad("expected `sqlite:PATH`")),
+        };
+        if path.is_empty() || path.contains('\0') {
+            return Err(bad("the path is empty or has a NUL byte"));
+        }
+        if path == ":memory:" {
+            return Err(bad("a store in memory would lose every job with its process: name a file"));
+        }
+        Ok(Self::Sqlite(PathBuf::from(path)))
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn sqlite_urls_in_every_spelling() {
+        for text in ["sqlite:/a/jobs.db", "sqlite:///a/jobs.db", "/a/jobs.db"] {
+            assert_eq!(text.parse::<StoreUrl>().unwrap().path(), Some(Path::new("/a/jobs.db")), "{text}");
+        }
+    }
+
+    #[test]
+    fn h14_a_password_is_never_printed() {
+        let error = "redis://user:s3cret@host:6379/0".parse::<StoreUrl>().unwrap_err().to_string();
+        assert!(!error.contains("s3cret") && error.contains("***@host"), "{error}");
+        for bad in ["", "mysql://x", "sqlite:", "sqlite::memory:", "sqlite:x.db?mode=ro"] {
+            assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
+        }
+    }
+}

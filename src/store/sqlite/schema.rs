@@ -54,7 +54,7 @@ CREATE TABLE lease(lid INTEGER PRIMARY KEY, tid INTEGER NOT NULL, nonce BLOB NOT
   incarnation BLOB NOT NULL, claimed_at INTEGER NOT NULL, until INTEGER NOT NULL, suspect INTEGER NOT NULL, held BLOB NOT NULL);
 CREATE INDEX lease_until ON lease(tid, until);
 -- completed jobs in the order of their completion, a batch a row: what trimming walks
-CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, seqs BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID;
+CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, held BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID;
 CREATE TABLE tally(sid INTEGER NOT NULL, code INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(sid, code)) WITHOUT ROWID;
 CREATE TABLE uniq(tid INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(tid, key)) WITHOUT ROWID;
 -- idempotency keys whose completed job is gone

@@ -1,15 +1,12 @@
-//! Health: facts are gathered, rules judge them purely, a verdict is a value that faces render.
+//! Health: [`facts`] are gathered, [`rules`] judge them purely, a [`verdict`] is a value that faces render.
+//!
+//! Two questions, never one: *live* fails only for what a restart would fix; *ready* fails whenever this worker would
+//! not move work. A store that is away, a long job, a standby or a quiet worker must not be restarted for it.
 
-use crate::worker::{Facts, Worker};
+pub mod facts;
+pub mod rules;
+pub mod verdict;
 
-/// Where a probe finds the facts. It must answer from memory.
-pub trait Source: Send + Sync + 'static {
-    /// A snapshot; `None` when there is none (the worker's own bookkeeping is broken).
-    fn facts(&self) -> Option<Facts>;
-}
-
-impl Source for Worker {
-    fn facts(&self) -> Option<Facts> {
-        Worker::facts(self)
-    }
-}
+pub use facts::{Facts, Memory, Source};
+pub use rules::{Ask, Probe, Thresholds, judge};
+pub use verdict::{Check, Status, Verdict};

@@ -241,7 +241,7 @@ mod tests {
         assert!(Args::parse(format!("{}1{}", "[".repeat(64), "]".repeat(64)).as_bytes()).is_ok());
         assert_eq!(
             Args::parse(b"{\"a\":1,\n\"a\":2}").unwrap_err(),
-            InvalidArgs::Json { offset: 11, what: "duplicate key `a`".into() }
+            InvalidArgs::Json { offset: 10, what: "duplicate key `a`".into() }
         );
     }
 

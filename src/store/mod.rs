@@ -418,7 +418,7 @@ pub enum Renewed {
 pub struct SweepAsk {
     /// The tier.
     pub tier: Tier,
-    /// The worker's release and build: jobs it parked as undecodable are not un-parked for it.
+    /// As in [`Presence::capability`].
     pub capability: String,
     /// The kinds it can run; parked jobs of these are un-parked.
     pub kinds: Vec<Kind>,
@@ -649,6 +649,8 @@ pub struct Presence {
     pub pid: u32,
     /// Its release.
     pub release: Release,
+    /// Its release and build, as one text: what it parked as undecodable is not un-parked for the same again.
+    pub capability: String,
     /// What it believes it is.
     pub state: WorkerState,
     /// Why, when it is not active.

@@ -1,98 +1,50 @@
-//! The worker: claims jobs, runs them, settles them, and proves that it lives. One role a file.
+//! The worker: claims jobs, runs them, settles them, and proves that it lives. One role a file, in the order in which
+//! a job meets them:
+//!
+//! - [`options`]: how a worker runs
+//! - [`registry`]: which kinds it can run
+//! - `claimer`: takes jobs from the store, as many as can start soon
+//! - `ready`: holds them until a slot is free
+//! - `executor`: runs them, each alone; `outcome` says what became of an attempt
+//! - `settler`: reports that to the store
+//! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
+//! - `sweeper`: promotes what is due and rescues what lost its worker
+//! - `effects`: the durable record of side effects
+//! - `lease`, `state`, `outage`: what the parts share
+//! - `conductor`: starts the parts, and ends them in order
+//! - [`facts`]: what it knows of itself, for health and status
+
+mod claimer;
+mod conductor;
+mod effects;
+mod executor;
+pub mod facts;
+mod heartbeat;
+mod lease;
+pub mod options;
+mod outage;
+mod outcome;
+mod ready;
+pub mod registry;
+mod settler;
+mod state;
+mod sweeper;
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use serde::Serialize;
 
 use crate::activation::WorkerState;
-use crate::job::{Handler, handler::Shared};
-use crate::names::{BadName, Queue, Release, Tier, WorkerName};
-use crate::store::{Presence, Store, StoreError};
+use crate::store::{Store, StoreError};
 
-/// How a worker runs. `Default` is what `sluicegate work` does.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The tier it belongs to.
-    pub tier: Tier,
-    /// Its name; the same name again takes over.
-    pub name: WorkerName,
-    /// Its release; `None` runs as the implicit release `default`, which activates itself when the tier has no
-    /// activation yet.
-    pub release: Option<Release>,
-    /// The queues it serves; `None` for all of the tier.
-    pub queues: Option<Vec<Queue>>,
-    /// How many jobs run at once.
-    pub slots: usize,
-    /// How long a stop waits for running jobs before it cancels them and gives them back.
-    pub grace: Duration,
-    /// How long a lease lasts without renewal.
-    pub lease: Duration,
-    /// How often leases are renewed.
-    pub renew_every: Duration,
-    /// How often the worker says that it lives.
-    pub presence_every: Duration,
-    /// After its time-out and the cancellation, a job has this long to end by itself.
-    pub cancel_grace: Duration,
-    /// Settings per kind, from the configuration.
-    pub settings: std::collections::BTreeMap<String, serde_json::Value>,
-}
+pub use facts::Facts;
+pub use options::Options;
+pub use registry::{KindInfo, Registry, RegistryError};
+use state::Core;
 
-/// The kinds a worker can run, and what their handlers share.
-#[derive(Debug, Clone, Default)]
-pub struct Registry {
-    _private: (),
-}
-
-impl Registry {
-    /// Knows no kind yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a kind.
-    ///
-    /// # Errors
-    /// When its names are refused, or the kind is registered already.
-    pub fn add<H: Handler>(&mut self) -> Result<&mut Self, RegistryError> {
-        Err(RegistryError::Twice(String::new()))
-    }
-
-    /// Adds a value that handlers get from `ctx.shared`.
-    pub fn share<T: Send + Sync + 'static>(&mut self, value: T) -> &mut Self {
-        drop(value);
-        self
-    }
-
-    /// What handlers share.
-    #[must_use]
-    pub fn shared(&self) -> Shared {
-        Shared::default()
-    }
-
-    /// The kinds by name, with the version of their arguments.
-    #[must_use]
-    pub fn kinds(&self) -> Vec<(crate::names::Kind, u32)> {
-        Vec::new()
-    }
-}
-
-/// A kind that cannot be registered.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RegistryError {
-    /// Its name is refused.
-    #[error(transparent)]
-    Name(#[from] BadName),
-    /// There is another of that name.
-    #[error("kind `{0}` is registered twice")]
-    Twice(String),
-}
-
-/// A running worker: a handle to watch and stop it. Dropping it does not stop the worker.
+/// A running worker: a handle to watch and stop it. Dropping it does not stop the worker; dropping the runtime it was
+/// started on does, as a crash would: its leases run out.
 #[derive(Debug, Clone)]
 pub struct Worker {
-    facts: Arc<std::sync::Mutex<Facts>>,
+    core: Arc<Core>,
 }
 
 /// Why a worker ended.
@@ -105,25 +57,9 @@ pub enum Ended {
     },
     /// Another process registered under its name.
     Superseded,
-    /// One of its own parts died; the reason.
+    /// One of its own parts died, or the store refused it for good; the reason. The process should exit non-zero: what
+    /// it held is rescued when its leases run out.
     Broken(String),
-}
-
-/// What a worker knows of itself, for health and status: a snapshot, from memory, in microseconds.
-#[derive(Debug, Clone, Serialize)]
-pub struct Facts {
-    /// What it last told the store.
-    pub presence: Presence,
-    /// Since when it is in its state, in seconds.
-    #[serde(with = "crate::clock::secs")]
-    pub state_age: Duration,
-    /// The store's last error, if its last call failed, and for how many seconds it has been away.
-    pub store_down: Option<(String, f64)>,
-    /// Age of the last tick of the job runtime, in seconds.
-    #[serde(with = "crate::clock::secs")]
-    pub runtime_age: Duration,
-    /// Whether the claim loop knew of waiting jobs when it last looked.
-    pub backlog: bool,
 }
 
 impl Worker {
@@ -137,41 +73,57 @@ impl Worker {
         registry: Registry,
         options: Options,
     ) -> Result<Self, StoreError> {
-        let _ = (store, registry, options);
-        Err(StoreError::new("start", "", crate::store::ErrorKind::Unsupported, "stub"))
+        let core = Arc::new(Core::new(store, &registry, options));
+        heartbeat::register(&core).await?;
+        conductor::start(&core)?;
+        Ok(Self { core })
     }
 
-    /// What it knows of itself.
+    /// What it knows of itself. Always there; an `Option` so that a face can hold a worker that is not up yet.
     #[must_use]
     pub fn facts(&self) -> Option<Facts> {
-        self.facts.lock().ok().map(|facts| facts.clone())
+        Some(facts::gather(&self.core))
     }
 
-    /// Returns when its state is this one (for tests and for `dev`'s first lines).
+    /// Returns when its state is this one, or when it has ended and can never be.
     pub async fn until(&self, state: WorkerState) {
-        let _ = state;
+        let mut states = self.core.watch_state();
+        tokio::select! {
+            _ = states.wait_for(|now| *now == state) => {}
+            _ = self.ended() => {}
+        }
     }
 
-    /// Stops claiming until [`Worker::resume`], with the reason shown everywhere.
+    /// Stops claiming until [`Worker::resume`], with the reason shown everywhere. What was claimed and has not begun is
+    /// given back at once; what runs goes on.
     pub fn quiet(&self, reason: &str) {
-        let _ = reason;
+        self.core.quiet(reason);
     }
 
     /// Claims again.
-    pub fn resume(&self) {}
+    pub fn resume(&self) {
+        self.core.resume();
+    }
 
     /// Begins to stop: nothing more is claimed, what waits is given back at once, what runs has the grace to finish.
     /// Calling it again cuts the grace to nothing; even then nothing is lost.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        if self.core.stop.is_cancelled() {
+            self.core.hurry.cancel();
+        }
+        self.core.stop.cancel();
+    }
 
     /// Waits for the end.
     pub async fn ended(&self) -> Ended {
-        Ended::Stopped { returned: 0 }
+        let mut ended = self.core.watch_ended();
+        let seen = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        seen.unwrap_or_else(|| Ended::Broken("the worker vanished".into()))
     }
 
     /// The jobs that run now, for a person: one line each.
     #[must_use]
     pub fn dump(&self) -> Vec<String> {
-        Vec::new()
+        self.core.leases().iter().flat_map(|lease| lease.describe(self.core.now_ms())).collect()
     }
 }

@@ -1,0 +1,271 @@
+//! Reading, beside the writer: one job, a page of jobs, the census. Every read is short, so that no snapshot keeps the
+//! WAL from being checkpointed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::control::from_json;
+use super::insert::state_from;
+use super::schema::{explain, open_reader};
+use super::session::{COMPLETED, FAILED, INSERTED};
+use crate::clock::Timestamp;
+use crate::ids::JobId;
+use crate::job::{Args, JobRecord, Parked, State};
+use crate::names::{Kind, Queue, Release, Tier, WorkerName};
+use crate::store::{Census, ErrorKind, MAX_BATCH, Page, PageAsk, QueueCensus, StoreError};
+
+/// Most rows that one page looks at; a page that found less goes on with its token.
+const MAX_SCAN: usize = 5_000;
+
+/// Connections for reading, as many as are used at once.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Mutex<Vec<Connection>>);
+
+impl Readers {
+    /// Reads on the current thread, which must be one that may block.
+    pub(super) fn read<T>(
+        &self,
+        op: &'static str,
+        path: &Path,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let pooled = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let conn = match pooled {
+            Some(conn) => conn,
+            None => open_reader(path)?,
+        };
+        let answer = read(&conn).map_err(|error| explain(op, path, &error));
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < 2 && answer.is_ok() {
+            pool.push(conn);
+        }
+        answer
+    }
+}
+
+pub(super) fn tier_id(conn: &Connection, tier: &Tier) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT tid FROM tier WHERE name = ?1")?
+        .query_row([tier.as_str()], |row| row.get(0))
+        .optional()
+}
+
+const JOB: &str = "SELECT j.seq, j.id, s.kind, q.name, j.state, j.args, j.version, p.priority, j.failures, j.crashes, j.enq_at, j.run_at,
+  j.exp_at, j.claimed_at, j.fin_at, j.ran_us, a.worker, a.release, j.park, j.history, j.extras,
+  EXISTS(SELECT 1 FROM ready r WHERE r.pid = j.pid AND r.ord = j.ord)
+  FROM job j JOIN stream s ON s.sid = j.sid JOIN queue q ON q.qid = s.qid JOIN part p ON p.pid = j.pid LEFT JOIN actor a ON a.aid = j.aid";
+
+fn parse<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    text: &str,
+) -> rusqlite::Result<T> {
+    text.parse().map_err(|error: T::Err| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+fn record_from(row: &Row<'_>, tier: &Tier) -> rusqlite::Result<JobRecord> {
+    let time = |index: usize| -> rusqlite::Result<Option<Timestamp>> {
+        Ok(row.get::<_, Option<i64>>(index)?.map(Timestamp::from_ms))
+    };
+    let damaged = || rusqlite::Error::InvalidColumnType(1, "id or state".into(), rusqlite::types::Type::Blob);
+    let state = state_from(row.get(4)?, row.get(21)?).ok_or_else(damaged)?;
+    let worker: Option<String> = row.get(16)?;
+    let release: Option<String> = row.get(17)?;
+    let park: Option<String> = row.get(18)?;
+    let history: Option<String> = row.get(19)?;
+    let extras: Option<String> = row.get(20)?;
+    Ok(JobRecord {
+        id: JobId::from_slice(&row.get::<_, Vec<u8>>(1)?).ok_or_else(damaged)?,
+        tier: tier.clone(),
+        kind: parse::<Kind>(&row.get::<_, String>(2)?)?,
+        queue: parse::<Queue>(&row.get::<_, String>(3)?)?,
+        state,
+        args: Args::from_store(row.get(5)?),
+        version: row.get(6)?,
+        priority: row.get(7)?,
+        failures: row.get(8)?,
+        crashes: row.get(9)?,
+        enqueued_at: Timestamp::from_ms(row.get(10)?),
+        run_at: time(11)?.filter(|_| matches!(state, State::Scheduled | State::Retryable)),
+        expires_at: time(12)?,
+        claimed_at: time(13)?,
+        finished_at: time(14)?.filter(|_| state.is_final()),
+        ran: row
+            .get::<_, Option<i64>>(15)?
+            .map(|us| Duration::from_micros(us.unsigned_abs()))
+            .filter(|ran| !ran.is_zero()),
+        worker: worker.as_deref().map(parse::<WorkerName>).transpose()?,
+        release: release.as_deref().map(parse::<Release>).transpose()?,
+        parked: park.and_then(|park| serde_json::from_value::<Parked>(park.into()).ok()),
+        history: history.as_deref().map(from_json).transpose()?.unwrap_or_default(),
+        extras: extras.as_deref().map(from_json).transpose()?.unwrap_or_default(),
+    })
+}
+
+pub(super) fn get(conn: &Connection, tier: &Tier, id: JobId) -> rusqlite::Result<Option<JobRecord>> {
+    let Some(tid) = tier_id(conn, tier)? else { return Ok(None) };
+    let tx = conn.unchecked_transaction()?; // one snapshot for the row and its lease
+    let row: Option<(i64, JobRecord)> = conn
+        .prepare_cached(&format!("{JOB} WHERE j.tid = ?1 AND j.id = ?2"))?
+        .query_row(params![tid, id.as_bytes()], |row| Ok((row.get(0)?, record_from(row, tier)?)))
+        .optional()?;
+    let Some((seq, mut record)) = row else { return Ok(None) };
+    if record.state == State::Running {
+        held_by(conn, tid, seq, &mut record)?;
+    }
+    tx.finish()?;
+    Ok(Some(record))
+}
+
+/// Who runs a job now: there are few leases, so they are looked through.
+fn held_by(conn: &Connection, tid: i64, seq: i64, record: &mut JobRecord) -> rusqlite::Result<()> {
+    let mut statement = conn.prepare_cached(
+        "SELECT l.lid, l.tid, l.aid, l.claimed_at, l.suspect, l.held, a.worker, a.release FROM lease l JOIN actor a ON a.aid = l.aid WHERE l.tid = ?1",
+    )?;
+    let mut rows = statement.query([tid])?;
+    while let Some(row) = rows.next()? {
+        let lease = super::lease::Lease::read(row)?;
+        if lease.held.iter().any(|held| held.seq == seq) {
+            record.claimed_at = Some(Timestamp::from_ms(lease.claimed_at));
+            record.worker = Some(parse(&row.get::<_, String>(6)?)?);
+            record.release = Some(parse(&row.get::<_, String>(7)?)?);
+            record.ran = None;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn page(
+    conn: &Connection,
+    tier: &Tier,
+    ask: &PageAsk,
+    now: Timestamp,
+) -> Result<rusqlite::Result<Page>, StoreError> {
+    let before = match &ask.token {
+        None => i64::MAX,
+        Some(token) => token.parse::<i64>().map_err(|_| {
+            StoreError::new(
+                "list jobs",
+                "sqlite",
+                ErrorKind::Refused,
+                format!("`{}` is not a page token", crate::names::shown(token)),
+            )
+            .hint("start again without one")
+        })?,
+    };
+    Ok(page_before(conn, tier, ask, now, before))
+}
+
+fn page_before(
+    conn: &Connection,
+    tier: &Tier,
+    ask: &PageAsk,
+    now: Timestamp,
+    mut before: i64,
+) -> rusqlite::Result<Page> {
+    let mut page = Page { jobs: Vec::new(), next: None };
+    let Some(tid) = tier_id(conn, tier)? else { return Ok(page) };
+    let limit = ask.limit.clamp(1, MAX_BATCH);
+    let code = ask.state.map(super::insert::hot);
+    let mut statement = conn.prepare_cached(&format!(
+        "{JOB} WHERE j.tid = ?1 AND j.seq < ?2 AND (?3 IS NULL OR j.state = ?3) AND (?4 IS NULL OR q.name = ?4) AND (?5 IS NULL OR s.kind = ?5)
+         ORDER BY j.seq DESC LIMIT ?6"
+    ))?;
+    let mut rows = statement.query(params![
+        tid,
+        before,
+        code,
+        ask.queue.as_ref().map(Queue::as_str),
+        ask.kind.as_ref().map(Kind::as_str),
+        i64::try_from(MAX_SCAN).unwrap_or(i64::MAX)
+    ])?;
+    let mut seen = 0;
+    while let Some(row) = rows.next()? {
+        seen += 1;
+        before = row.get(0)?;
+        let record = record_from(row, tier)?;
+        if wanted(&record, ask, now) {
+            page.jobs.push(record);
+            if page.jobs.len() == limit {
+                page.next = Some(before.to_string());
+                return Ok(page);
+            }
+        }
+    }
+    if seen == MAX_SCAN {
+        page.next = Some(before.to_string());
+    }
+    Ok(page)
+}
+
+fn wanted(record: &JobRecord, ask: &PageAsk, now: Timestamp) -> bool {
+    ask.state.is_none_or(|state| record.state == state)
+        && ask.tags.iter().all(|(key, value)| record.extras.tags.get(key) == Some(value))
+        && ask
+            .error
+            .as_ref()
+            .is_none_or(|text| record.last_error().is_some_and(|error| error.contains(text.as_str())))
+        && ask.older_than.is_none_or(|age| now.since(record.enqueued_at) >= age)
+}
+
+pub(super) fn census(conn: &Connection, tier: &Tier, now: Timestamp) -> rusqlite::Result<Census> {
+    let Some(tid) = tier_id(conn, tier)? else { return Ok(Census { queues: Vec::new(), now }) };
+    let mut queues: BTreeMap<Queue, QueueCensus> = BTreeMap::new();
+    let mut statement = conn.prepare_cached(
+        "SELECT q.name, s.kind, t.code, t.n FROM tally t JOIN stream s ON s.sid = t.sid JOIN queue q ON q.qid = s.qid WHERE q.tid = ?1",
+    )?;
+    let mut rows = statement.query([tid])?;
+    while let Some(row) = rows.next()? {
+        let queue: Queue = parse(&row.get::<_, String>(0)?)?;
+        let kind: Kind = parse(&row.get::<_, String>(1)?)?;
+        let (code, n): (i64, i64) = (row.get(2)?, row.get(3)?);
+        let entry = queues.entry(queue.clone()).or_insert_with(|| empty(queue));
+        add(entry, kind, code, n.unsigned_abs());
+    }
+    drop(rows);
+    for entry in queues.values_mut() {
+        entry.oldest_wait = oldest(conn, tid, &entry.queue)?.map(|at| now.since(at));
+    }
+    Ok(Census { queues: queues.into_values().collect(), now })
+}
+
+fn empty(queue: Queue) -> QueueCensus {
+    QueueCensus {
+        queue,
+        states: State::ALL.into_iter().map(|state| (state, 0)).collect(),
+        kinds: BTreeMap::new(),
+        oldest_wait: None,
+        inserted_total: 0,
+        completed_total: 0,
+        failed_total: 0,
+    }
+}
+
+fn add(entry: &mut QueueCensus, kind: Kind, code: i64, n: u64) {
+    match u8::try_from(code) {
+        Ok(INSERTED) => entry.inserted_total += n,
+        Ok(COMPLETED) => entry.completed_total += n,
+        Ok(FAILED) => entry.failed_total += n,
+        _ => {
+            if let Some(state) = State::from_code(code).filter(|_| n > 0) {
+                *entry.states.entry(state).or_default() += n;
+                *entry.kinds.entry(kind).or_default().entry(state).or_default() += n;
+            }
+        }
+    }
+}
+
+/// Since when the head of a queue's longest-waiting list waits.
+fn oldest(conn: &Connection, tid: i64, queue: &Queue) -> rusqlite::Result<Option<Timestamp>> {
+    let at: Option<i64> = conn
+        .prepare_cached(
+            "SELECT min((SELECT coalesce(j.run_at, j.enq_at) FROM ready r JOIN job j ON j.seq = r.seq WHERE r.pid = p.pid ORDER BY r.ord LIMIT 1))
+             FROM part p JOIN queue q ON q.qid = p.qid WHERE q.tid = ?1 AND q.name = ?2",
+        )?
+        .query_row(params![tid, queue.as_str()], |row| row.get(0))?;
+    Ok(at.map(Timestamp::from_ms))
+}

@@ -1,0 +1,272 @@
+//! Settling: what became of claimed jobs. Only what the lease still holds is changed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::catalog::actor_of;
+use super::insert::to_json;
+use super::lease::{Held, Lease, pack};
+use super::session::{COMPLETED, FAILED, Session, Step, tid};
+use super::trim;
+use crate::clock::Timestamp;
+use crate::ids::Nonce;
+use crate::job::record::{Attempt, remember};
+use crate::job::{Parked, State};
+use crate::names::{Tier, WorkerName};
+use crate::store::{KEEP_COMPLETED_PER_QUEUE, Presence, Settle, Settled, Verdict};
+
+pub(super) fn settle(session: &mut Session, tier: &Tier, items: &[Settle]) -> Step<Vec<Settled>> {
+    let tid = tid(session, tier)?;
+    let cancels = session
+        .conn
+        .prepare_cached("SELECT EXISTS(SELECT 1 FROM cancel WHERE tid = ?1)")?
+        .query_row([tid], |row| row.get(0))?;
+    let mut answers = Vec::with_capacity(items.len());
+    let mut completed: HashMap<i64, Vec<Held>> = HashMap::new();
+    for batch in items.chunk_by(|a, b| a.nonce == b.nonce) {
+        one_lease(session, tid, batch, cancels, &mut completed, &mut answers)?;
+    }
+    for (qid, jobs) in completed {
+        keep_completed(session, qid, &jobs)?;
+    }
+    Ok(answers)
+}
+
+fn one_lease(
+    session: &mut Session,
+    tid: i64,
+    items: &[Settle],
+    cancels: bool,
+    completed: &mut HashMap<i64, Vec<Held>>,
+    answers: &mut Vec<Settled>,
+) -> Step<()> {
+    let Some(first) = items.first() else { return Ok(()) };
+    let Some(mut lease) = Lease::by_nonce(session, tid, first.nonce.as_bytes())? else {
+        for item in items {
+            answers.push(late(session, item)?);
+        }
+        return Ok(());
+    };
+    let mut held: HashMap<i64, i64> = lease.held.iter().map(|held| (held.seq, held.sid)).collect();
+    for item in items {
+        let seq = i64::try_from(item.slot).unwrap_or(-1);
+        let Some(sid) = held.remove(&seq) else {
+            answers.push(late(session, item)?);
+            continue;
+        };
+        let held = Held { seq, sid };
+        if item.verdict == Verdict::Completed {
+            complete(session, &lease, held, item)?;
+            let Session { conn, names, .. } = session;
+            completed.entry(names.stream(conn, sid)?.qid).or_default().push(held);
+        } else {
+            let cancelled = cancels && cancel_wanted(session, tid, seq)?;
+            let verdict = if cancelled { &Verdict::Cancelled } else { &item.verdict };
+            other(session, &lease, held, item.nonce, item.ran, verdict)?;
+        }
+        if cancels {
+            session
+                .conn
+                .prepare_cached("DELETE FROM cancel WHERE tid = ?1 AND seq = ?2")?
+                .execute([tid, seq])?;
+        }
+        answers.push(Settled::Ok);
+    }
+    lease.held.retain(|one| held.contains_key(&one.seq));
+    lease.store(session)
+}
+
+fn cancel_wanted(session: &Session, tid: i64, seq: i64) -> Step<bool> {
+    Ok(session
+        .conn
+        .prepare_cached("SELECT EXISTS(SELECT 1 FROM cancel WHERE tid = ?1 AND seq = ?2)")?
+        .query_row([tid, seq], |row| row.get(0))?)
+}
+
+/// A settle whose lease does not hold the job: done before under the same nonce, or lost.
+fn late(session: &Session, item: &Settle) -> Step<Settled> {
+    let seq = i64::try_from(item.slot).unwrap_or(-1);
+    let last: Option<Option<Vec<u8>>> = session
+        .conn
+        .prepare_cached("SELECT nonce FROM job WHERE seq = ?1")?
+        .query_row([seq], |row| row.get(0))
+        .optional()?;
+    let same = last.flatten().is_some_and(|nonce| nonce == item.nonce.as_bytes());
+    Ok(if same { Settled::Already } else { Settled::Lost })
+}
+
+fn complete(session: &mut Session, lease: &Lease, held: Held, item: &Settle) -> Step<()> {
+    session
+        .conn
+        .prepare_cached("UPDATE job SET state = 5, claimed_at = ?2, fin_at = ?3, ran_us = ?4, aid = ?5, nonce = ?6 WHERE seq = ?1")?
+        .execute(params![held.seq, lease.claimed_at, session.now.ms(), micros(item.ran), lease.aid, item.nonce.as_bytes()])?;
+    session.moved(held.sid, Some(State::Running), Some(State::Completed));
+    session.count(held.sid, COMPLETED);
+    Ok(())
+}
+
+fn micros(ran: Duration) -> i64 {
+    i64::try_from(ran.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Remembers the order of completion, and trims at once what is over the bound, so that a fast drain stays bounded.
+fn keep_completed(session: &mut Session, qid: i64, jobs: &[Held]) -> Step<()> {
+    let did = session.next()?;
+    session
+        .conn
+        .prepare_cached("INSERT INTO done(qid, did, at, held) VALUES(?1, ?2, ?3, ?4)")?
+        .execute(params![qid, did, session.now.ms(), pack(jobs)])?;
+    session.keep(qid, i64::try_from(jobs.len()).unwrap_or_default());
+    let over = session.kept(qid)? - i64::try_from(KEEP_COMPLETED_PER_QUEUE).unwrap_or(i64::MAX);
+    if over > 0 {
+        trim::oldest_completed(session, qid, over, 2 * jobs.len().max(16))?;
+    }
+    Ok(())
+}
+
+/// Every verdict but "done".
+fn other(
+    session: &mut Session,
+    lease: &Lease,
+    held: Held,
+    nonce: Nonce,
+    ran: Duration,
+    verdict: &Verdict,
+) -> Step<()> {
+    let now = session.now;
+    let at = |delay: Duration| Some(now.plus(delay));
+    let (state, outcome, error, run_at, costs) = match verdict {
+        Verdict::Completed => return Ok(()),
+        Verdict::Return => return give_back(session, held, nonce),
+        Verdict::Retry { delay, error } => {
+            (State::Retryable, "failed", Some(error.clone()), at(*delay), true)
+        }
+        Verdict::Dead { error } => (State::Dead, "failed", Some(error.clone()), None, true),
+        Verdict::Snooze { delay } => (State::Scheduled, "snoozed", None, at(*delay), false),
+        Verdict::Park { reason, .. } => (State::Parked, "parked", Some(reason.clone()), None, false),
+        Verdict::Cancelled => (State::Cancelled, "cancelled", None, None, false),
+        Verdict::Expired => (State::Expired, "expired", None, None, false),
+    };
+    let (worker, release) = actor_of(&session.conn, lease.aid)?.unzip();
+    let park_by = match (verdict, &worker) {
+        (Verdict::Park { .. }, Some(worker)) => capability_of(session, lease.tid, worker)?,
+        _ => None,
+    };
+    let attempt = Attempt {
+        at: now,
+        outcome: outcome.into(),
+        error,
+        ran: (!ran.is_zero()).then_some(ran),
+        worker,
+        release,
+    };
+    let history = history_with(session, held.seq, attempt)?;
+    let park = match verdict {
+        Verdict::Park { why, .. } => Some(*why),
+        _ => None,
+    };
+    let pid = place(session, held.seq)?;
+    session
+        .conn
+        .prepare_cached(
+            "UPDATE job SET state = ?2, run_at = ?3, fin_at = ?4, claimed_at = ?5, ran_us = ?6, aid = ?7, nonce = ?8, history = ?9,
+             failures = failures + ?10, park = ?11, park_by = ?12, pid = ?13 WHERE seq = ?1",
+        )?
+        .execute(params![
+            held.seq,
+            state.code(),
+            run_at.map(Timestamp::ms),
+            state.is_final().then_some(now.ms()),
+            lease.claimed_at,
+            micros(ran),
+            lease.aid,
+            nonce.as_bytes(),
+            history,
+            i64::from(costs),
+            park.map(Parked::as_str),
+            park_by,
+            pid
+        ])?;
+    session.moved(held.sid, Some(State::Running), Some(state));
+    if costs {
+        session.count(held.sid, FAILED);
+    }
+    if run_at.is_some() {
+        session.wake(); // sweepers may have to get up earlier
+    }
+    Ok(())
+}
+
+/// The release and build of the worker that parks a job.
+fn capability_of(session: &Session, tid: i64, worker: &WorkerName) -> Step<Option<String>> {
+    let body: Option<String> = session
+        .conn
+        .prepare_cached("SELECT body FROM presence WHERE tid = ?1 AND worker = ?2")?
+        .query_row(params![tid, worker.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(body.and_then(|body| serde_json::from_str::<Presence>(&body).ok()).map(|presence| presence.capability))
+}
+
+/// The ordinary place of a job: one that was settled is no suspect any more.
+fn place(session: &mut Session, seq: i64) -> Step<i64> {
+    let pid: i64 = session
+        .conn
+        .prepare_cached("SELECT pid FROM job WHERE seq = ?1")?
+        .query_row([seq], |row| row.get(0))?;
+    let Session { conn, names, .. } = session;
+    Ok(names.moved(conn, pid, false)?)
+}
+
+fn give_back(session: &mut Session, held: Held, nonce: Nonce) -> Step<()> {
+    session
+        .conn
+        .prepare_cached("UPDATE job SET nonce = ?2 WHERE seq = ?1")?
+        .execute(params![held.seq, nonce.as_bytes()])?;
+    to_ready(session, held)
+}
+
+/// Back to its place, which is the head of its list.
+pub(super) fn to_ready(session: &mut Session, held: Held) -> Step<()> {
+    session
+        .conn
+        .prepare_cached("INSERT INTO ready(pid, ord, seq) SELECT pid, ord, seq FROM job WHERE seq = ?1")?
+        .execute([held.seq])?;
+    session.moved(held.sid, Some(State::Running), Some(State::Available));
+    session.wake();
+    Ok(())
+}
+
+/// Ends a job that nobody holds.
+pub(super) fn end_waiting(session: &mut Session, seq: i64, sid: i64, from: State, to: State) -> Step<()> {
+    let attempt = Attempt {
+        at: session.now,
+        outcome: to.as_str().into(),
+        error: None,
+        ran: None,
+        worker: None,
+        release: None,
+    };
+    let history = history_with(session, seq, attempt)?;
+    session
+        .conn
+        .prepare_cached("UPDATE job SET state = ?2, fin_at = ?3, history = ?4 WHERE seq = ?1")?
+        .execute(params![seq, to.code(), session.now.ms(), history])?;
+    session.moved(sid, Some(from), Some(to));
+    Ok(())
+}
+
+/// A job's history with one more attempt, as JSON text.
+pub(super) fn history_with(session: &Session, seq: i64, attempt: Attempt) -> Step<String> {
+    let text: Option<String> = session
+        .conn
+        .prepare_cached("SELECT history FROM job WHERE seq = ?1")?
+        .query_row([seq], |row| row.get(0))
+        .optional()?
+        .flatten();
+    let mut history: Vec<Attempt> =
+        text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    remember(&mut history, attempt);
+    to_json(&history)
+}

@@ -1,0 +1,148 @@
+//! Retention: ended jobs go when their time is over. Bounded steps, oldest first.
+
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::insert::content_digest;
+use super::lease::{Held, pack, unpack};
+use super::session::{Session, Step};
+use crate::clock::Timestamp;
+use crate::ids::JobId;
+use crate::job::new::Extras;
+use crate::job::{Args, State};
+use crate::store::{KEEP_COMPLETED, KEEP_DEAD, KEEP_KEYS, MAX_BATCH};
+
+/// Deletes up to `want` of the completed jobs of a queue, oldest first, and no more than `most`.
+pub(super) fn oldest_completed(session: &mut Session, qid: i64, want: i64, most: usize) -> Step<u64> {
+    let mut left = usize::try_from(want).unwrap_or_default().min(most);
+    let mut trimmed = 0;
+    while left > 0 {
+        let oldest: Option<(i64, Vec<u8>)> = session
+            .conn
+            .prepare_cached("SELECT did, held FROM done WHERE qid = ?1 ORDER BY did LIMIT 1")?
+            .query_row([qid], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((did, bytes)) = oldest else { break };
+        let held = unpack(&bytes);
+        let (go, stay) = held.split_at(held.len().min(left));
+        delete_completed(session, go)?;
+        if stay.is_empty() {
+            session
+                .conn
+                .prepare_cached("DELETE FROM done WHERE qid = ?1 AND did = ?2")?
+                .execute([qid, did])?;
+        } else {
+            session
+                .conn
+                .prepare_cached("UPDATE done SET held = ?3 WHERE qid = ?1 AND did = ?2")?
+                .execute(params![qid, did, pack(stay)])?;
+        }
+        session.keep(qid, -i64::try_from(go.len()).unwrap_or_default());
+        trimmed += go.len() as u64;
+        left -= go.len();
+    }
+    Ok(trimmed)
+}
+
+/// The hot part of trimming: plain deletes. `RETURNING` would build a table of its own for every row.
+fn delete_completed(session: &mut Session, jobs: &[Held]) -> Step<()> {
+    let mut keyed = Vec::new();
+    let mut gone: std::collections::HashMap<i64, i64> = std::collections::HashMap::new();
+    {
+        let mut plain =
+            session.conn.prepare_cached("DELETE FROM job WHERE seq = ?1 AND state = 5 AND extras IS NULL")?;
+        for job in jobs {
+            if plain.execute([job.seq])? == 0 {
+                keyed.push(job.seq);
+            } else {
+                *gone.entry(job.sid).or_default() += 1;
+            }
+        }
+    }
+    for (sid, n) in gone {
+        session.moved_by(sid, State::Completed, -n);
+    }
+    keyed.into_iter().try_for_each(|seq| delete(session, seq, State::Completed))
+}
+
+/// Everything whose time is over, a bounded number of each.
+pub(super) fn by_age(session: &mut Session, tid: i64) -> Step<u64> {
+    let before = |keep: Duration| session.now.minus(keep).ms();
+    let (completed, ended, now) = (before(KEEP_COMPLETED), before(KEEP_DEAD), session.now.ms());
+    let mut trimmed = 0;
+    let old: Vec<(i64, i64)> = collect(
+        session,
+        "SELECT d.qid, length(d.held) / 12 FROM done d JOIN queue q ON q.qid = d.qid WHERE q.tid = ?1 AND d.at < ?2 AND d.did = (SELECT min(did) FROM done x WHERE x.qid = d.qid)",
+        params![tid, completed],
+    )?;
+    for (qid, jobs) in old {
+        trimmed += oldest_completed(session, qid, jobs, MAX_BATCH)?;
+    }
+    let dead: Vec<(i64, i64)> = collect(
+        session,
+        "SELECT seq, state FROM job WHERE tid = ?1 AND state IN (6, 7, 8) AND fin_at < ?2 ORDER BY fin_at LIMIT 200",
+        params![tid, ended],
+    )?;
+    for (seq, code) in dead {
+        if let Some(state) = State::from_code(code) {
+            delete(session, seq, state)?;
+            trimmed += 1;
+        }
+    }
+    for sql in [
+        "DELETE FROM remembered WHERE (tid, id) IN (SELECT tid, id FROM remembered WHERE until < ?1 LIMIT 500)",
+        "DELETE FROM record WHERE (tid, space, key) IN (SELECT tid, space, key FROM record WHERE until IS NOT NULL AND until < ?1 LIMIT 500)",
+    ] {
+        session.conn.prepare_cached(sql)?.execute([now])?;
+    }
+    session
+        .conn
+        .prepare_cached("DELETE FROM presence WHERE tid = ?1 AND at < ?2")?
+        .execute(params![tid, session.now.minus(Duration::from_secs(24 * 3600)).ms()])?;
+    Ok(trimmed)
+}
+
+fn collect(session: &Session, sql: &str, params: impl rusqlite::Params) -> Step<Vec<(i64, i64)>> {
+    let mut statement = session.conn.prepare_cached(sql)?;
+    let rows = statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Deletes one ended job, lets go of its unique key, and remembers its idempotency key for as long as was promised.
+fn delete(session: &mut Session, seq: i64, state: State) -> Step<()> {
+    type Full = (i64, i64, Vec<u8>, String, Option<String>, Option<i64>);
+    let row: Option<Full> = session
+        .conn
+        .prepare_cached(
+            "DELETE FROM job WHERE seq = ?1 AND state = ?2 RETURNING sid, tid, id, args, extras, fin_at",
+        )?
+        .query_row(params![seq, state.code()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })
+        .optional()?;
+    let Some((sid, tid, id, args, extras, finished)) = row else { return Ok(()) };
+    let extras: Extras = extras.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    session.moved(sid, Some(state), None);
+    if let Some(unique) = &extras.unique {
+        session
+            .conn
+            .prepare_cached("DELETE FROM uniq WHERE tid = ?1 AND key = ?2 AND seq = ?3")?
+            .execute(params![tid, unique.key, seq])?;
+    }
+    let until = Timestamp::from_ms(finished.unwrap_or_default()).plus(KEEP_KEYS);
+    if extras.idempotency_key.is_some()
+        && state == State::Completed
+        && until > session.now
+        && JobId::from_slice(&id).is_some()
+    {
+        let Session { conn, names, .. } = session;
+        let stream = names.stream(conn, sid)?;
+        let digest = content_digest(&stream.kind, &stream.queue, &Args::from_store(args));
+        conn.prepare_cached(
+            "INSERT OR REPLACE INTO remembered(tid, id, digest, until) VALUES(?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![tid, id, digest, until.ms()])?;
+    }
+    Ok(())
+}

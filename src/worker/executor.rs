@@ -1,0 +1,233 @@
+//! Runs jobs, each isolated from the others: a panic, a time-out or a handler that ignores its cancellation costs that
+//! one attempt.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::lease::{Cause, Held};
+use super::outcome::{self, Attempt, End};
+use super::ready::Item;
+use super::state::{Core, Runnable};
+use crate::clock;
+use crate::job::{Context, JobResult};
+use crate::store::{Claimed, Verdict};
+
+/// A stop waits no longer than this for a job that it cancelled.
+const STOP_CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Starts a runner: it holds a slot until no job waits.
+pub(super) fn spawn(core: &Arc<Core>) {
+    let of = Arc::clone(core);
+    super::conductor::supervise(core, "executor", async move {
+        while let Some(item) = of.ready.next(&of.wake_claimer) {
+            run(&of, item).await;
+            // Handlers that are ready at once would otherwise keep this thread from everything else.
+            tokio::task::consume_budget().await;
+        }
+    });
+}
+
+async fn run(core: &Core, mut item: Item) {
+    let lease = Arc::clone(&item.lease);
+    // There by construction: the lease was made from the same batch.
+    if let Some(held) = lease.jobs.get(item.index) {
+        let begun = clock::instant();
+        let (verdict, ran) = match refuse(core, &item, held) {
+            Some(verdict) => (verdict, Duration::ZERO),
+            None => (attempt(core, &mut item, held).await, begun.elapsed()),
+        };
+        core.report(&lease, held, ran, verdict);
+    }
+    core.finished.fetch_add(1, Relaxed);
+    core.progress_at.set(core.now_ms());
+    if core.ready.ended() {
+        core.calmer.notify_waiters();
+    }
+}
+
+/// Why a job is not begun at all.
+fn refuse(core: &Core, item: &Item, held: &Held) -> Option<Verdict> {
+    let job = &item.job;
+    match held.cause() {
+        Cause::Asked => return Some(Verdict::Cancelled),
+        Cause::Stop | Cause::Lost => return Some(Verdict::Return),
+        Cause::None | Cause::TimedOut => {}
+    }
+    if job.expires_at.is_some_and(|at| at <= item.lease.store_time()) {
+        return Some(Verdict::Expired);
+    }
+    match core.kinds.get(&job.kind) {
+        None => Some(outcome::unknown(job.kind.as_str())),
+        Some(kind) if job.version > kind.entry.info.version => {
+            Some(outcome::newer(job.version, kind.entry.info.version))
+        }
+        Some(_) => None,
+    }
+}
+
+async fn attempt(core: &Core, item: &mut Item, held: &Held) -> Verdict {
+    let job = &mut item.job;
+    let Some(kind) = core.kinds.get(&job.kind) else { return outcome::unknown(job.kind.as_str()) };
+    let info = &kind.entry.info;
+    let extras = job.extras.take().unwrap_or_else(|| Arc::clone(&core.no_extras));
+    let timeout = extras.timeout.unwrap_or(info.timeout);
+    let token = held.begin(core.now_ms(), timeout);
+    core.progress_at.set(core.now_ms());
+
+    let retry = extras.retry.as_ref().unwrap_or(&info.retry);
+    let ctx = context(core, job, kind, Arc::clone(&extras), retry.max_attempts, token.clone());
+    let span = ctx.span.clone();
+    let begin =
+        std::panic::catch_unwind(AssertUnwindSafe(|| (kind.entry.begin)(&job.args, job.version, ctx)));
+    let end = match begin {
+        Err(panic) => End::Panicked(outcome::panic_message(&*panic)),
+        Ok(Err(error)) => return outcome::undecodable(&error),
+        Ok(Ok(work)) => {
+            let guard = Guarded { held, token: &token, timeout, cancel_grace: core.options.cancel_grace };
+            if info.blocking { guard.on_a_thread(work, span).await } else { guard.here(work, span).await }
+        }
+    };
+    let now = item.lease.store_time();
+    let verdict = Attempt { cause: held.cause(), failures: job.failures, retry, timeout, now }.verdict(end);
+    tell(job, &verdict);
+    verdict
+}
+
+fn context(
+    core: &Core,
+    job: &Claimed,
+    kind: &Runnable,
+    extras: Arc<crate::job::new::Extras>,
+    max_attempts: u32,
+    cancel: CancellationToken,
+) -> Context {
+    let attempt = job.failures.saturating_add(1);
+    Context {
+        id: job.id,
+        tier: core.options.tier.clone(),
+        kind: job.kind.clone(),
+        queue: job.queue.clone(),
+        attempt,
+        max_attempts,
+        enqueued_at: job.enqueued_at,
+        expires_at: job.expires_at,
+        extras,
+        worker: core.options.name.clone(),
+        release: core.release.clone(),
+        cancel,
+        settings: Arc::clone(&kind.settings),
+        shared: core.shared.clone(),
+        effects: Arc::clone(&core.effects),
+        span: tracing::info_span!("job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt),
+    }
+}
+
+/// Says what did not go well. Never the error's text: it may quote a payload, and the store keeps it with the job.
+fn tell(job: &Claimed, verdict: &Verdict) {
+    let attempt = job.failures.saturating_add(1);
+    match verdict {
+        Verdict::Retry { delay, .. } => {
+            tracing::info!(id = %job.id, kind = %job.kind, attempt, again_in = %clock::human(*delay), "attempt failed");
+        }
+        Verdict::Dead { .. } => tracing::warn!(id = %job.id, kind = %job.kind, attempt, "job is dead"),
+        Verdict::Park { why, .. } => {
+            tracing::warn!(id = %job.id, kind = %job.kind, why = why.as_str(), "job is parked");
+        }
+        _ => {}
+    }
+}
+
+/// One attempt under its time-out and cancellation.
+struct Guarded<'a> {
+    held: &'a Held,
+    token: &'a CancellationToken,
+    timeout: Duration,
+    cancel_grace: Duration,
+}
+
+impl Guarded<'_> {
+    /// On this task. The first poll comes before any timer: most short jobs are done with it.
+    async fn here(&self, work: BoxFuture<'static, JobResult>, span: tracing::Span) -> End {
+        let mut work = AssertUnwindSafe(work.instrument(span)).catch_unwind();
+        let first = std::future::poll_fn(|cx| Poll::Ready(work.poll_unpin(cx))).await;
+        let result = match first {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => tokio::select! {
+                biased;
+                result = &mut work => Some(result),
+                () = self.due() => tokio::select! {
+                    biased;
+                    result = &mut work => Some(result),
+                    () = tokio::time::sleep(self.patience()) => None,
+                },
+            },
+        };
+        // What a handler holds may panic when it is dropped, too.
+        let dropped = std::panic::catch_unwind(AssertUnwindSafe(move || drop(work)));
+        match (result, dropped) {
+            (Some(Ok(result)), Ok(())) => End::Returned(result),
+            (Some(Err(panic)), _) | (_, Err(panic)) => End::Panicked(outcome::panic_message(&*panic)),
+            (None, Ok(())) => End::Dropped,
+        }
+    }
+
+    /// On a thread of its own. A future that waits can be dropped there as well; code that burns CPU or blocks can
+    /// not be ended by anybody: it is reported as stuck, and keeps its slot and its lease until it returns.
+    async fn on_a_thread(&self, work: BoxFuture<'static, JobResult>, span: tracing::Span) -> End {
+        let abandon = CancellationToken::new();
+        let (abandoned, runtime) = (abandon.clone(), tokio::runtime::Handle::current());
+        let mut thread = tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
+            let all = async {
+                tokio::select! { biased; result = work => Some(result), () = abandoned.cancelled() => None }
+            };
+            std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(all)))
+        });
+        let mut joined = tokio::select! {
+            biased;
+            joined = &mut thread => Some(joined),
+            () = self.due() => tokio::time::timeout(self.patience(), &mut thread).await.ok(),
+        };
+        if joined.is_none() {
+            abandon.cancel();
+            joined = tokio::time::timeout(Duration::from_millis(100), &mut thread).await.ok();
+        }
+        let joined = match joined {
+            Some(joined) => joined,
+            None => {
+                self.held.mark_stuck();
+                thread.await
+            }
+        };
+        match joined {
+            Ok(Ok(Some(result))) => End::Returned(result),
+            Ok(Ok(None)) => End::Dropped,
+            Ok(Err(panic)) => End::Panicked(outcome::panic_message(&*panic)),
+            Err(_) => End::Dropped, // the runtime is going away
+        }
+    }
+
+    /// Returns when the attempt has been cancelled, by its time-out or by somebody.
+    async fn due(&self) {
+        tokio::select! {
+            () = self.token.cancelled() => {}
+            () = tokio::time::sleep(self.timeout) => self.held.cancel(Cause::TimedOut),
+        }
+    }
+
+    /// How long a cancelled attempt may take to end by itself.
+    fn patience(&self) -> Duration {
+        match self.held.cause() {
+            Cause::Stop | Cause::Lost => self.cancel_grace.min(STOP_CANCEL_GRACE),
+            _ => self.cancel_grace,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Keeps leases and presence, on a thread of its own with a runtime of its own: a handler that blocks the job runtime
+//! must cost neither. It looks at the jobs as well, because a blocked runtime cannot.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::lease::{Cause, Lease, millis};
+use super::state::Core;
+use super::{Ended, facts};
+use crate::activation::WorkerState;
+use crate::store::{Beat, ErrorKind, MAX_BATCH, Renewed, StoreError};
+
+/// A job runtime that did not tick for so long is reported.
+const RUNTIME_STALLED: Duration = Duration::from_secs(5);
+/// A stop says "stopped" to a store that is away for no longer than this.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// The first beat: the worker is known to the store, or cannot start.
+pub(super) async fn register(core: &Core) -> Result<(), StoreError> {
+    let reason = Some("has not asked the store yet".to_owned());
+    core.become_state(WorkerState::Inactive, reason);
+    core.calling();
+    core.store.beat(&core.options.tier, &facts::gather(core).presence).await.map(|_| ())
+}
+
+/// Starts the thread; what it returns resolves when the thread has ended.
+pub(super) fn start(core: &Arc<Core>) -> Result<oneshot::Receiver<()>, StoreError> {
+    let refused = |error: std::io::Error| {
+        StoreError::new("start", core.store.about().location, ErrorKind::Unavailable, error)
+            .hint("raise the limit of threads of this process")
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
+    let (ended, end) = oneshot::channel();
+    let of = Arc::clone(core);
+    let life = move || {
+        let all = std::panic::AssertUnwindSafe(|| runtime.block_on(beat(&of)));
+        if let Err(panic) = std::panic::catch_unwind(all) {
+            let message = super::outcome::panic_message(&*panic);
+            of.doom(Ended::Broken(format!("the heartbeat panicked: {message}")));
+        }
+        drop(ended);
+    };
+    std::thread::Builder::new().name("sluicegate-heartbeat".into()).spawn(life).map_err(refused)?;
+    Ok(end)
+}
+
+async fn beat(core: &Core) {
+    let (presence, renew) = (core.options.presence_every, core.options.renew_every);
+    let look = (renew / 4).min(presence / 2).min(Duration::from_secs(1)).max(Duration::from_millis(10));
+    let mut next_beat = core.now_ms() + millis(presence);
+    let mut stalled = false;
+    loop {
+        let told = tokio::select! {
+            biased;
+            () = core.silence.cancelled() => break,
+            () = core.wake_heartbeat.notified() => true,
+            () = tokio::time::sleep(look) => false,
+        };
+        core.outage.tell();
+        watch_runtime(core, &mut stalled);
+        look_at_jobs(core);
+        renew_due(core).await;
+        if told || core.now_ms() >= next_beat {
+            next_beat = core.now_ms() + millis(presence);
+            say(core).await;
+        }
+    }
+    if core.status().0 == WorkerState::Stopped && tokio::time::timeout(LAST_WORD, say(core)).await.is_err() {
+        tracing::debug!("the store did not hear that the worker stopped");
+    }
+}
+
+/// Tells the store that the worker lives.
+async fn say(core: &Core) {
+    core.calling();
+    let answer = core.store.beat(&core.options.tier, &facts::gather(core).presence).await;
+    if core.heard(answer) == Some(Beat::Superseded) {
+        core.doom(Ended::Superseded);
+    }
+}
+
+/// Renews all leases as soon as one is due, so that they stay together.
+async fn renew_due(core: &Core) {
+    let (now_ms, every) = (core.now_ms(), millis(core.options.renew_every));
+    let live: Vec<Arc<Lease>> = core.leases().into_iter().filter(|lease| !lease.is_lost()).collect();
+    if !live.iter().any(|lease| lease.age(now_ms) >= every) {
+        return;
+    }
+    let due: Vec<Arc<Lease>> = live.into_iter().filter(|lease| lease.age(now_ms) >= every / 2).collect();
+    for chunk in due.chunks(MAX_BATCH) {
+        let nonces = chunk.iter().map(|lease| lease.nonce).collect();
+        core.calling();
+        let answer = core.store.renew(&core.options.tier, nonces, core.options.lease).await;
+        let Some(answers) = core.heard(answer) else { return };
+        for (lease, answer) in chunk.iter().zip(answers) {
+            match answer {
+                Renewed::Until { cancel, .. } => {
+                    lease.renewed(now_ms);
+                    cancel_asked(lease, cancel);
+                }
+                Renewed::Lost => lose(core, lease),
+            }
+        }
+    }
+}
+
+fn cancel_asked(lease: &Lease, ids: Vec<crate::ids::JobId>) {
+    if ids.is_empty() {
+        return;
+    }
+    let ids: HashSet<_> = ids.into_iter().collect();
+    lease.jobs.iter().filter(|held| ids.contains(&held.id)).for_each(|held| held.cancel(Cause::Asked));
+}
+
+fn lose(core: &Core, lease: &Lease) {
+    let open = lease.lose();
+    if open > 0 {
+        tracing::warn!(worker = %core.options.name, jobs = open, "lease was lost: its jobs are cancelled and will not be settled");
+    }
+}
+
+/// Counts the jobs that run on although they should have ended.
+fn look_at_jobs(core: &Core) {
+    // One look later than the executor would drop them itself.
+    let slack = core.options.cancel_grace + Duration::from_secs(1);
+    let (now_ms, mut stuck) = (core.now_ms(), 0);
+    for lease in core.leases() {
+        for held in lease.jobs.iter().filter(|held| held.is_stuck(now_ms, slack)) {
+            held.mark_stuck();
+            stuck += 1;
+        }
+    }
+    if core.stuck.swap(stuck, Relaxed) != stuck {
+        core.wake_heartbeat.notify_one();
+    }
+}
+
+fn watch_runtime(core: &Core, stalled: &mut bool) {
+    let age = Duration::from_millis(core.now_ms().saturating_sub(core.runtime_tick.load(Relaxed)));
+    if (age >= RUNTIME_STALLED) != *stalled {
+        *stalled = !*stalled;
+        if *stalled {
+            tracing::warn!(worker = %core.options.name, ?age,
+                "job runtime is blocked: a handler blocks its threads; mark that kind as BLOCKING");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! How a worker runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::names::{MAX_NAME, Queue, Release, Tier, WorkerName};
+
+/// How a worker runs. `Default` is what `sluicegate work` does.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The tier it belongs to.
+    pub tier: Tier,
+    /// Its name; the same name again takes over.
+    pub name: WorkerName,
+    /// Its release; `None` runs as the implicit release `default`, which activates itself when the tier has no
+    /// activation yet.
+    pub release: Option<Release>,
+    /// The queues it serves; `None` for all of the tier.
+    pub queues: Option<Vec<Queue>>,
+    /// How many jobs run at once.
+    pub slots: usize,
+    /// How long a stop waits for running jobs before it cancels them and gives them back.
+    pub grace: Duration,
+    /// How long a lease lasts without renewal.
+    pub lease: Duration,
+    /// How often leases are renewed.
+    pub renew_every: Duration,
+    /// How often the worker says that it lives.
+    pub presence_every: Duration,
+    /// After its time-out and the cancellation, a job has this long to end by itself.
+    pub cancel_grace: Duration,
+    /// Settings per kind, from the configuration.
+    pub settings: BTreeMap<String, serde_json::Value>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tier: Tier::default(),
+            name: own_name(),
+            release: None,
+            queues: None,
+            slots: 200,
+            grace: Duration::from_secs(25),
+            lease: Duration::from_secs(15),
+            renew_every: Duration::from_secs(4),
+            presence_every: Duration::from_secs(3),
+            cancel_grace: Duration::from_secs(5),
+            settings: BTreeMap::new(),
+        }
+    }
+}
+
+/// The name of this host, as the kernel tells it; `host` where it does not.
+#[must_use]
+pub fn host() -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"))
+        .unwrap_or_default();
+    let told = told.trim();
+    if told.is_empty() { "host".to_owned() } else { told.to_owned() }
+}
+
+/// Host and process id, made valid by the rule for names.
+#[must_use]
+pub fn own_name() -> WorkerName {
+    name_of(&host(), std::process::id())
+}
+
+#[expect(clippy::expect_used, reason = "made valid by construction, and the test tries hostile hosts")]
+fn name_of(host: &str, pid: u32) -> WorkerName {
+    let tail = format!("-{pid}");
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    let mut name: String = host
+        .chars()
+        .map(|c| c.to_ascii_lowercase())
+        .map(|c| if valid(c) { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(MAX_NAME - tail.len())
+        .collect();
+    if name.is_empty() {
+        name.push_str("host");
+    }
+    WorkerName::new(&(name + &tail)).expect("a valid name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_host_gives_a_valid_name() {
+        for (host, wanted) in [
+            ("Web-01.Example", "web-01.example-7"),
+            ("", "host-7"),
+            ("---", "host-7"),
+            ("häuschen", "h-uschen-7"),
+        ] {
+            assert_eq!(name_of(host, 7).as_str(), wanted);
+        }
+        assert_eq!(name_of(&"x".repeat(300), u32::MAX).as_str().len(), MAX_NAME);
+    }
+}

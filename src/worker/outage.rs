@@ -1,0 +1,78 @@
+//! Whether the store answers, and the few log lines about it: at most one in ten seconds per process, however many
+//! parts and workers notice.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::store::StoreError;
+
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
+static LAST_LINE: Mutex<Option<Instant>> = Mutex::new(None);
+
+fn may_log() -> bool {
+    let now = clock::instant();
+    let mut last = LAST_LINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = last.is_none_or(|last| now.duration_since(last) >= BETWEEN_LINES);
+    if free {
+        *last = Some(now);
+    }
+    free
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The last error and since when there has been no answer.
+    down: Option<(String, Instant)>,
+    /// When the outage began that the log knows of.
+    told: Option<Instant>,
+}
+
+/// What is known of the store.
+#[derive(Debug, Default)]
+pub(super) struct Outage(Mutex<Inner>);
+
+impl Outage {
+    /// A call failed.
+    pub(super) fn failed(&self, error: &StoreError) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = inner.down.as_ref().map_or_else(clock::instant, |(_, since)| *since);
+        inner.down = Some((error.to_string(), since));
+        drop(inner);
+        self.tell();
+    }
+
+    /// A call was answered.
+    pub(super) fn answered(&self) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.down = None;
+        let known = inner.told.is_some();
+        drop(inner);
+        if known {
+            self.tell();
+        }
+    }
+
+    /// The last error and for how many seconds the store has been away.
+    pub(super) fn down(&self) -> Option<(String, f64)> {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.down.as_ref().map(|(error, since)| (error.clone(), since.elapsed().as_secs_f64()))
+    }
+
+    /// Logs a change that the log does not know yet, as soon as the limit allows it. Called at each heartbeat as well,
+    /// so that "answers again" is said even when it came within the limit.
+    pub(super) fn tell(&self) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&inner.down, inner.told) {
+            (Some((error, since)), None) if may_log() => {
+                tracing::warn!(%error, "store is away: running jobs go on, outcomes are kept");
+                inner.told = Some(*since);
+            }
+            (None, Some(since)) if may_log() => {
+                tracing::info!(after = %clock::human(since.elapsed()), "store answers again");
+                inner.told = None;
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The kinds a worker can run: a static table from exact names to handlers, with their types erased.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::job::handler::{JobError, Shared};
+use crate::job::{Args, Context, Handler, JobResult};
+use crate::names::{BadName, Kind, Queue};
+use crate::retry::RetryPolicy;
+
+/// Reads the arguments and returns the attempt, not yet begun. An error means that they cannot be read.
+pub(super) type Begin = fn(&Args, u32, Context) -> Result<BoxFuture<'static, JobResult>, JobError>;
+
+/// What a worker knows of one kind.
+#[derive(Debug, Clone)]
+pub struct KindInfo {
+    /// Its name.
+    pub kind: Kind,
+    /// The queue its jobs wait in unless the caller names another.
+    pub queue: Queue,
+    /// The newest version of the arguments that its handler reads.
+    pub version: u32,
+    /// Time-out of an attempt, unless the job brings its own.
+    pub timeout: Duration,
+    /// Attempts and delays, unless the job brings its own.
+    pub retry: RetryPolicy,
+    /// Whether it runs on threads of its own.
+    pub blocking: bool,
+}
+
+/// One kind with its handler.
+pub(super) struct Entry {
+    pub(super) info: KindInfo,
+    pub(super) begin: Begin,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info.fmt(f)
+    }
+}
+
+/// The kinds a worker can run, and what their handlers share.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    entries: BTreeMap<Kind, Arc<Entry>>,
+    shared: Shared,
+}
+
+impl Registry {
+    /// Knows no kind yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a kind.
+    ///
+    /// # Errors
+    /// When its names are refused, or the kind is registered already.
+    pub fn add<H: Handler>(&mut self) -> Result<&mut Self, RegistryError> {
+        let info = KindInfo {
+            kind: Kind::new(H::KIND)?,
+            queue: Queue::new(H::QUEUE)?,
+            version: H::VERSION,
+            timeout: H::timeout(),
+            retry: H::retry(),
+            blocking: H::BLOCKING,
+        };
+        if self.entries.contains_key(&info.kind) {
+            return Err(RegistryError::Twice(H::KIND.to_owned()));
+        }
+        self.entries.insert(info.kind.clone(), Arc::new(Entry { info, begin: begin::<H> }));
+        Ok(self)
+    }
+
+    /// Adds a value that handlers get from `ctx.shared`.
+    pub fn share<T: Send + Sync + 'static>(&mut self, value: T) -> &mut Self {
+        self.shared = std::mem::take(&mut self.shared).with(value);
+        self
+    }
+
+    /// What handlers share.
+    #[must_use]
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    /// The kinds by name, with the version of their arguments.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<(Kind, u32)> {
+        self.entries.values().map(|entry| (entry.info.kind.clone(), entry.info.version)).collect()
+    }
+
+    /// Everything about one kind.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<&KindInfo> {
+        self.entries.values().map(|entry| &entry.info).find(|info| info.kind.as_str() == kind)
+    }
+
+    /// Everything about every kind, by name.
+    pub fn infos(&self) -> impl Iterator<Item = &KindInfo> {
+        self.entries.values().map(|entry| &entry.info)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values()
+    }
+}
+
+fn begin<H: Handler>(
+    args: &Args,
+    version: u32,
+    ctx: Context,
+) -> Result<BoxFuture<'static, JobResult>, JobError> {
+    let job = H::decode(args, version)?;
+    Ok(Box::pin(job.run(ctx)))
+}
+
+/// A kind that cannot be registered.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RegistryError {
+    /// Its name is refused.
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// There is another of that name.
+    #[error("kind `{0}` is registered twice: give one of the two another name")]
+    Twice(String),
+}

@@ -1,0 +1,106 @@
+//! Reports outcomes to the store: one call at a time and in order (two in flight could overtake each other), with
+//! everything that came up while the last one was under way, and no timers. While the store is away outcomes wait here;
+//! there are never more of them than jobs that were claimed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::lease::{Cause, Held, Lease};
+use super::state::{Core, lock};
+use crate::retry::Reconnect;
+use crate::store::{MAX_BATCH, Settle, Settled, Verdict};
+
+/// What became of one job, with its lease.
+pub(super) struct Outcome {
+    lease: Arc<Lease>,
+    settle: Settle,
+}
+
+impl Core {
+    /// Reports what became of a job, once: whoever is first. A lost lease changes nothing, so nothing is sent.
+    pub(super) fn report(&self, lease: &Arc<Lease>, held: &Held, ran: Duration, verdict: Verdict) {
+        if !held.finish() {
+            return;
+        }
+        if held.cause() == Cause::Lost || lease.is_lost() {
+            self.lost.fetch_add(1, Relaxed);
+            self.release(lease);
+            return;
+        }
+        if verdict == Verdict::Return {
+            self.returned.fetch_add(1, Relaxed);
+        }
+        let settle = Settle { nonce: lease.nonce, id: held.id, slot: held.slot(), ran, verdict };
+        self.unsettled.fetch_add(1, Relaxed);
+        lock(&self.outbox).push_back(Outcome { lease: Arc::clone(lease), settle });
+        self.wake_settler.notify_one();
+    }
+}
+
+pub(super) async fn settle(core: Arc<Core>) {
+    loop {
+        let batch = take(&core);
+        if batch.is_empty() {
+            tokio::select! {
+                () = core.wake_settler.notified() => continue,
+                () = core.over.cancelled() => return,
+            }
+        }
+        let Some(answers) = send(&core, &batch).await else { return };
+        account(&core, &batch, &answers);
+    }
+}
+
+fn take(core: &Core) -> Vec<Outcome> {
+    let mut outbox = lock(&core.outbox);
+    let count = outbox.len().min(MAX_BATCH);
+    outbox.drain(..count).collect()
+}
+
+/// Sends until there is an answer; `None` when the worker is over before that.
+async fn send(core: &Core, batch: &[Outcome]) -> Option<Vec<Settled>> {
+    let mut reconnect = Reconnect::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        let items = batch.iter().map(|outcome| outcome.settle.clone()).collect();
+        core.calling();
+        let answer = core.store.settle(&core.options.tier, items).await;
+        if let Some(answers) = core.heard(answer) {
+            return Some(answers);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(reconnect.next_delay()) => {}
+            () = core.over.cancelled() => return None,
+        }
+    }
+}
+
+fn account(core: &Core, batch: &[Outcome], answers: &[Settled]) {
+    let (mut completed, mut failed, mut lost, mut again) = (0, 0, 0, false);
+    for (outcome, answer) in batch.iter().zip(answers) {
+        if *answer == Settled::Lost {
+            lost += 1;
+            tracing::debug!(id = %outcome.settle.id, "lease was lost before its outcome arrived: nothing was changed");
+        } else {
+            match &outcome.settle.verdict {
+                Verdict::Completed => completed += 1,
+                Verdict::Dead { .. } => failed += 1,
+                Verdict::Retry { .. } => (failed, again) = (failed + 1, true),
+                Verdict::Snooze { .. } => again = true,
+                _ => {}
+            }
+        }
+    }
+    core.completed.fetch_add(completed, Relaxed);
+    core.failed.fetch_add(failed, Relaxed);
+    core.lost.fetch_add(lost, Relaxed);
+    for outcome in batch {
+        core.release(&outcome.lease);
+    }
+    core.unsettled.fetch_sub(batch.len(), Relaxed);
+    core.wake_claimer.notify_one();
+    core.calmer.notify_waiters();
+    if again {
+        core.wake_sweeper.notify_one(); // something is due earlier, perhaps
+    }
+}

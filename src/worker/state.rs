@@ -1,0 +1,360 @@
+//! What the parts of a worker share. Locks are held for moments, never over I/O; counters are atomics.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::effects::StoreEffects;
+use super::lease::{Cause, Lease, millis};
+use super::options::{Options, host};
+use super::outage::Outage;
+use super::ready::Ready;
+use super::registry::{Entry, Registry};
+use super::settler::Outcome;
+use super::{Ended, Facts};
+use crate::activation::WorkerState;
+use crate::clock;
+use crate::ids::Nonce;
+use crate::job::handler::{Effects, Shared};
+use crate::job::new::Extras;
+use crate::names::{Kind, Release};
+use crate::store::{Store, StoreError};
+
+/// A kind with the settings it has in this worker.
+#[derive(Debug)]
+pub(super) struct Runnable {
+    pub(super) entry: Arc<Entry>,
+    pub(super) settings: Arc<serde_json::Value>,
+}
+
+/// What it is doing, and since when.
+#[derive(Debug)]
+struct Status {
+    state: WorkerState,
+    since: Instant,
+    reason: Option<String>,
+    /// Why it was told not to claim.
+    quiet: Option<String>,
+}
+
+/// Everything that the parts share.
+pub(super) struct Core {
+    // what does not change
+    pub(super) store: Arc<dyn Store>,
+    pub(super) options: Options,
+    pub(super) release: Release,
+    /// Release and build: an app that is rebuilt without a new release name may read what the last build could not.
+    pub(super) capability: String,
+    pub(super) incarnation: Nonce,
+    pub(super) host: String,
+    pub(super) kinds: HashMap<Kind, Runnable>,
+    pub(super) versions: Vec<(Kind, u32)>,
+    pub(super) shared: Shared,
+    pub(super) effects: Arc<dyn Effects>,
+    pub(super) no_extras: Arc<Extras>,
+    begun: Instant,
+
+    // jobs on their way, in order
+    pub(super) ready: Ready,
+    pub(super) outbox: Mutex<VecDeque<Outcome>>,
+    leases: Mutex<HashMap<Nonce, Arc<Lease>>>,
+
+    // counters; times are milliseconds since `begun`
+    pub(super) unsettled: AtomicUsize,
+    pub(super) finished: AtomicU64,
+    pub(super) completed: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) returned: AtomicU64,
+    pub(super) stuck: AtomicUsize,
+    pub(super) generation: AtomicU64,
+    pub(super) ticks: AtomicU64,
+    pub(super) runtime_tick: AtomicU64,
+    /// When the last call to the store was made: an idle worker spreads them out.
+    pub(super) last_call: AtomicU64,
+    claimed_at: OnceLockMs,
+    pub(super) progress_at: OnceLockMs,
+    pub(super) backlog: AtomicBool,
+    pub(super) suspect: AtomicBool,
+
+    // what wakes whom
+    pub(super) wake_claimer: Notify,
+    pub(super) wake_settler: Notify,
+    pub(super) wake_sweeper: Notify,
+    pub(super) wake_heartbeat: Notify,
+    /// Something that the conductor waits for went down: running jobs, or unsettled outcomes.
+    pub(super) calmer: Notify,
+
+    // how it ends
+    pub(super) stop: CancellationToken,
+    pub(super) hurry: CancellationToken,
+    /// It cannot go on.
+    pub(super) doomed: CancellationToken,
+    doom: OnceLock<Ended>,
+    /// The parts end now; the heartbeat goes on.
+    pub(super) over: CancellationToken,
+    /// The heartbeat ends now.
+    pub(super) silence: CancellationToken,
+
+    pub(super) outage: Outage,
+    status: Mutex<Status>,
+    state: watch::Sender<WorkerState>,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+/// A time that may not have come yet: milliseconds plus one, zero for never.
+#[derive(Debug, Default)]
+pub(super) struct OnceLockMs(AtomicU64);
+
+impl OnceLockMs {
+    pub(super) fn set(&self, now_ms: u64) {
+        self.0.store(now_ms + 1, Relaxed);
+    }
+
+    pub(super) fn age(&self, now_ms: u64) -> Option<Duration> {
+        let at = self.0.load(Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(now_ms.saturating_sub(at)))
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    pub(super) fn new(store: Arc<dyn Store>, registry: &Registry, options: Options) -> Self {
+        let kinds = registry.entries().map(|entry| {
+            let settings = options.settings.get(entry.info.kind.as_str()).cloned();
+            let settings = Arc::new(settings.unwrap_or_else(|| serde_json::json!({})));
+            (entry.info.kind.clone(), Runnable { entry: Arc::clone(entry), settings })
+        });
+        let release = options.release.clone().unwrap_or_default();
+        Self {
+            capability: format!("{release}/{}", build()),
+            effects: Arc::new(StoreEffects::new(&store, &options)),
+            release,
+            incarnation: Nonce::new(),
+            host: host(),
+            kinds: kinds.collect(),
+            versions: registry.kinds(),
+            shared: registry.shared(),
+            no_extras: Arc::default(),
+            begun: clock::instant(),
+            ready: Ready::new(options.slots.max(1)),
+            outbox: Mutex::default(),
+            leases: Mutex::default(),
+            unsettled: AtomicUsize::new(0),
+            finished: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
+            stuck: AtomicUsize::new(0),
+            generation: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+            runtime_tick: AtomicU64::new(0),
+            last_call: AtomicU64::new(0),
+            claimed_at: OnceLockMs::default(),
+            progress_at: OnceLockMs::default(),
+            backlog: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+            wake_claimer: Notify::new(),
+            wake_settler: Notify::new(),
+            wake_sweeper: Notify::new(),
+            wake_heartbeat: Notify::new(),
+            calmer: Notify::new(),
+            stop: CancellationToken::new(),
+            hurry: CancellationToken::new(),
+            doomed: CancellationToken::new(),
+            doom: OnceLock::new(),
+            over: CancellationToken::new(),
+            silence: CancellationToken::new(),
+            outage: Outage::default(),
+            status: Mutex::new(Status {
+                state: WorkerState::Starting,
+                since: clock::instant(),
+                reason: None,
+                quiet: None,
+            }),
+            state: watch::Sender::new(WorkerState::Starting),
+            ended: watch::Sender::new(None),
+            store,
+            options,
+        }
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        millis(self.begun.elapsed())
+    }
+
+    // ---- what it is doing
+
+    /// Moves to a state, if the table of worker states allows it. A quiet worker stays quiet whatever the store says.
+    pub(super) fn become_state(&self, next: WorkerState, reason: Option<String>) {
+        let mut status = lock(&self.status);
+        let (next, reason) = match (&status.quiet, next) {
+            (Some(why), WorkerState::Active | WorkerState::Inactive) => {
+                (WorkerState::Quiet, Some(why.clone()))
+            }
+            _ => (next, reason),
+        };
+        if status.state == next && status.reason == reason {
+            return;
+        }
+        if status.state != next {
+            if !status.state.may_become(next) {
+                return;
+            }
+            status.since = clock::instant();
+            status.state = next;
+        }
+        tracing::info!(worker = %self.options.name, release = %self.release, state = %next,
+            reason = reason.as_deref().unwrap_or_default(), "worker state");
+        status.reason = reason;
+        drop(status);
+        self.state.send_replace(next);
+        self.wake_heartbeat.notify_one();
+    }
+
+    /// State, reason, and for how long.
+    pub(super) fn status(&self) -> (WorkerState, Option<String>, Duration) {
+        let status = lock(&self.status);
+        (status.state, status.reason.clone(), status.since.elapsed())
+    }
+
+    pub(super) fn quiet(&self, reason: &str) {
+        lock(&self.status).quiet = Some(reason.to_owned());
+        self.become_state(WorkerState::Quiet, Some(reason.to_owned()));
+        self.give_back_unstarted();
+        self.wake_claimer.notify_one();
+    }
+
+    pub(super) fn resume(&self) {
+        if lock(&self.status).quiet.take().is_some() {
+            let reason = "resumed, and has not asked the store yet".to_owned();
+            self.become_state(WorkerState::Inactive, Some(reason));
+            self.wake_claimer.notify_one();
+        }
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        lock(&self.status).quiet.is_some()
+    }
+
+    pub(super) fn watch_state(&self) -> watch::Receiver<WorkerState> {
+        self.state.subscribe()
+    }
+
+    // ---- how it ends
+
+    /// It cannot go on; the first reason stands.
+    pub(super) fn doom(&self, how: Ended) {
+        if self.doom.set(how).is_ok() {
+            self.doomed.cancel();
+        }
+    }
+
+    pub(super) fn doomed_by(&self) -> Option<Ended> {
+        self.doom.get().cloned()
+    }
+
+    /// Says how it ended, once.
+    pub(super) fn end(&self, how: Ended) {
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            if first {
+                *ended = Some(how);
+            }
+            first
+        });
+    }
+
+    pub(super) fn watch_ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.subscribe()
+    }
+
+    // ---- the store's answers
+
+    /// A call is about to be made.
+    pub(super) fn calling(&self) {
+        self.last_call.store(self.now_ms(), Relaxed);
+    }
+
+    /// Notes how a call went. A store that refuses for good ends the worker: it could only pretend to work.
+    pub(super) fn heard<T>(&self, answer: Result<T, StoreError>) -> Option<T> {
+        match answer {
+            Ok(value) => {
+                self.outage.answered();
+                Some(value)
+            }
+            Err(error) => {
+                self.outage.failed(&error);
+                if !error.is_transient() {
+                    self.doom(Ended::Broken(error.to_string()));
+                }
+                None
+            }
+        }
+    }
+
+    pub(super) fn claim_answered(&self) {
+        self.claimed_at.set(self.now_ms());
+    }
+
+    pub(super) fn claim_age(&self, now_ms: u64) -> Option<Duration> {
+        self.claimed_at.age(now_ms)
+    }
+
+    // ---- leases
+
+    pub(super) fn leases(&self) -> Vec<Arc<Lease>> {
+        lock(&self.leases).values().cloned().collect()
+    }
+
+    pub(super) fn add_lease(&self, lease: &Arc<Lease>) {
+        if lease.suspect {
+            self.suspect.store(true, Relaxed);
+        }
+        lock(&self.leases).insert(lease.nonce, Arc::clone(lease));
+    }
+
+    /// One job of a lease is over, as far as the store is concerned.
+    pub(super) fn release(&self, lease: &Lease) {
+        if lease.release_one() {
+            lock(&self.leases).remove(&lease.nonce);
+            if lease.suspect {
+                self.suspect.store(false, Relaxed);
+                self.wake_claimer.notify_one();
+            }
+        }
+    }
+
+    /// Cancels all that runs or waits.
+    pub(super) fn cancel_all(&self, cause: Cause) {
+        for lease in self.leases() {
+            lease.jobs.iter().filter(|held| !held.is_done()).for_each(|held| held.cancel(cause));
+        }
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let facts: Facts = super::facts::gather(self);
+        f.debug_struct("Worker").field("facts", &facts).finish_non_exhaustive()
+    }
+}
+
+/// What tells this build from another of the same version: the size and date of the program's file.
+fn build() -> String {
+    let file = std::env::current_exe().and_then(std::fs::metadata);
+    let date = file
+        .as_ref()
+        .ok()
+        .and_then(|file| file.modified().ok())
+        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    format!("{:x}-{:x}", file.map_or(0, |file| file.len()), date.map_or(0, |date| date.as_millis()))
+}

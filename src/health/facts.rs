@@ -1,6 +1,6 @@
 //! What the rules look at: a plain struct, gathered from the worker's own snapshot and from what was seen before.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::activation::WorkerState;
@@ -46,6 +46,10 @@ pub struct Facts {
     pub claim_age: Option<Duration>,
     /// Since a job last started or ended; `None` before the first.
     pub progress_age: Option<Duration>,
+    /// For how long the claim loop has been seen not to turn.
+    pub loop_age: Duration,
+    /// For how long slots have been seen free, look after look; `None` when none are.
+    pub free_age: Option<Duration>,
     /// For how long jobs have been seen waiting, look after look; `None` when none are.
     pub backlog_age: Option<Duration>,
     /// The store's last error and how long it has been away, if it is.
@@ -53,9 +57,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// From the worker's snapshot.
+    /// From the worker's snapshot, and what was seen before.
     #[must_use]
-    pub fn gather(worker: &worker::Facts, now: Timestamp, backlog_age: Option<Duration>) -> Self {
+    pub fn gather(worker: &worker::Facts, past: &Past, now: Timestamp) -> Self {
         let presence = &worker.presence;
         Self {
             now,
@@ -70,7 +74,9 @@ impl Facts {
             runtime_age: worker.runtime_age,
             claim_age: presence.claim_age,
             progress_age: presence.progress_age,
-            backlog_age,
+            loop_age: past.loop_age,
+            free_age: past.free_age,
+            backlog_age: past.backlog_age,
             store_down: worker
                 .store_down
                 .as_ref()
@@ -79,11 +85,29 @@ impl Facts {
     }
 }
 
-/// Remembers since when jobs were seen waiting. A snapshot only says that some are waiting *now*, and an idle worker
-/// whose first job arrives this millisecond has made no progress for hours without any fault.
+/// For how long something has been so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Past {
+    /// The claim loop has not turned.
+    pub loop_age: Duration,
+    /// Slots have been free.
+    pub free_age: Option<Duration>,
+    /// Jobs have been waiting.
+    pub backlog_age: Option<Duration>,
+}
+
+/// Remembers since when things have been so. A snapshot only says what is *now*: an idle worker whose first job arrives
+/// this millisecond has made no progress for hours, and one whose slots were full until this millisecond has claimed
+/// nothing for as long, without any fault.
 #[derive(Debug, Default)]
-pub struct Memory {
-    backlog_since: Mutex<Option<Instant>>,
+pub struct Memory(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    backlog_since: Option<Instant>,
+    free_since: Option<Instant>,
+    ticks: u64,
+    ticked: Option<Instant>,
 }
 
 impl Memory {
@@ -91,18 +115,23 @@ impl Memory {
     #[must_use]
     pub fn look(&self, source: &dyn Source) -> Option<Facts> {
         let worker = source.facts()?;
-        let now = clock::instant();
-        let mut since = match self.backlog_since.lock() {
-            Ok(guard) => guard,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        if worker.backlog {
-            since.get_or_insert(now);
-        } else {
-            *since = None;
+        let past = self.remember(&worker, clock::instant());
+        Some(Facts::gather(&worker, &past, clock::wall()))
+    }
+
+    fn remember(&self, worker: &worker::Facts, now: Instant) -> Past {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let presence = &worker.presence;
+        seen.backlog_since = worker.backlog.then(|| seen.backlog_since.unwrap_or(now));
+        seen.free_since = (presence.busy < presence.slots).then(|| seen.free_since.unwrap_or(now));
+        if seen.ticked.is_none() || seen.ticks != presence.ticks {
+            (seen.ticks, seen.ticked) = (presence.ticks, Some(now));
         }
-        let backlog_age = since.map(|since| now.saturating_duration_since(since));
-        drop(since);
-        Some(Facts::gather(&worker, clock::wall(), backlog_age))
+        let age = |since: Option<Instant>| since.map(|since| now.saturating_duration_since(since));
+        Past {
+            loop_age: age(seen.ticked).unwrap_or_default(),
+            free_age: age(seen.free_since),
+            backlog_age: age(seen.backlog_since),
+        }
     }
 }

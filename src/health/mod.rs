@@ -7,6 +7,6 @@ pub mod facts;
 pub mod rules;
 pub mod verdict;
 
-pub use facts::{Facts, Memory, Source};
+pub use facts::{Facts, Memory, Past, Source};
 pub use rules::{Ask, Probe, Thresholds, judge};
 pub use verdict::{Check, Status, Verdict};

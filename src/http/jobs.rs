@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use super::reply::{self, Reply};
 use super::routes::Query;
-use crate::client::{Client, Enqueued};
+use crate::client::{Client, EnqueueError, Enqueued};
 use crate::ids::JobId;
 use crate::job::args::{InvalidArgs, MAX_ARGS, MAX_DEPTH, check_json};
 use crate::job::new::EnqueueBody;
@@ -67,10 +67,11 @@ pub(crate) async fn enqueue_batch(
         )
     })??;
     let jobs: Vec<NewJob> = read.iter().filter_map(|job| job.as_ref().ok()).cloned().collect();
-    let stored = match jobs.is_empty() {
-        true => Vec::new(),
-        false => client.insert_many(jobs).await.map_err(|error| Problem::from_enqueue(error, false))?,
-    };
+    let stored = client.insert_many(jobs).await;
+    // The first was not stored, so the rest was not tried: the whole request can simply be sent again later.
+    if let Some(Err(EnqueueError::Store(error))) = stored.first() {
+        return Err(error.clone().into());
+    }
     let mut stored = stored.into_iter();
     let results: Vec<Value> = read
         .into_iter()

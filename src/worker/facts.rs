@@ -39,6 +39,7 @@ pub(super) fn gather(core: &Core) -> Facts {
         host: core.host.clone(),
         pid: std::process::id(),
         release: core.release.clone(),
+        capability: core.capability.clone(),
         state,
         reason,
         generation: core.generation.load(Relaxed),

@@ -48,7 +48,7 @@ fn ask(core: &Core) -> SweepAsk {
     let active = core.status().0 == WorkerState::Active;
     SweepAsk {
         tier: core.options.tier.clone(),
-        capability: format!("{}/{}", core.release, env!("CARGO_PKG_VERSION")),
+        capability: core.capability.clone(),
         kinds: if active { core.versions.iter().map(|(kind, _)| kind.clone()).collect() } else { Vec::new() },
         lease: core.options.lease,
     }

@@ -161,7 +161,9 @@ async fn stand_by(core: &Arc<Core>, current: Option<Activation>) -> Next {
         format!("release `{active}` is active in tier `{tier}` (generation {}), {own}", current.generation)
     } else {
         let now = current.generation;
-        format!("the store of tier `{tier}` went back: it is at generation {now}, this worker has seen {known}")
+        format!(
+            "the store of tier `{tier}` went back: it is at generation {now}, this worker has seen {known}"
+        )
     };
     core.become_state(WorkerState::Inactive, Some(reason));
     Next::Wait

@@ -69,9 +69,7 @@ async fn beat(core: &Core) {
             say(core).await;
         }
     }
-    if core.status().0 == WorkerState::Stopped
-        && tokio::time::timeout(LAST_WORD, say(core)).await.is_err()
-    {
+    if core.status().0 == WorkerState::Stopped && tokio::time::timeout(LAST_WORD, say(core)).await.is_err() {
         tracing::debug!("the store did not hear that the worker stopped");
     }
 }
@@ -92,8 +90,7 @@ async fn renew_due(core: &Core) {
     if !live.iter().any(|lease| lease.age(now_ms) >= every) {
         return;
     }
-    let due: Vec<Arc<Lease>> =
-        live.into_iter().filter(|lease| lease.age(now_ms) >= every / 2).collect();
+    let due: Vec<Arc<Lease>> = live.into_iter().filter(|lease| lease.age(now_ms) >= every / 2).collect();
     for chunk in due.chunks(MAX_BATCH) {
         let nonces = chunk.iter().map(|lease| lease.nonce).collect();
         core.calling();

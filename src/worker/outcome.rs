@@ -140,10 +140,7 @@ mod tests {
             let verdict = attempt(Cause::None, failures, &retry).verdict(failing());
             assert!(matches!(verdict, Verdict::Retry { .. }), "{failures}: {verdict:?}");
         }
-        assert_eq!(
-            attempt(Cause::None, 2, &retry).verdict(failing()),
-            Verdict::Dead { error: "no".into() }
-        );
+        assert_eq!(attempt(Cause::None, 2, &retry).verdict(failing()), Verdict::Dead { error: "no".into() });
         let later = Outcome::RetryAt(Timestamp::from_ms(6_000), "busy".into());
         assert_eq!(
             attempt(Cause::None, 0, &retry).verdict(End::Returned(Ok(later))),

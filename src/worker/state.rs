@@ -48,6 +48,8 @@ pub(super) struct Core {
     pub(super) store: Arc<dyn Store>,
     pub(super) options: Options,
     pub(super) release: Release,
+    /// Release and build: an app that is rebuilt without a new release name may read what the last build could not.
+    pub(super) capability: String,
     pub(super) incarnation: Nonce,
     pub(super) host: String,
     pub(super) capability: String,
@@ -132,9 +134,11 @@ impl Core {
             let settings = Arc::new(settings.unwrap_or_else(|| serde_json::json!({})));
             (entry.info.kind.clone(), Runnable { entry: Arc::clone(entry), settings })
         });
+        let release = options.release.clone().unwrap_or_default();
         Self {
+            capability: format!("{release}/{}", build()),
             effects: Arc::new(StoreEffects::new(&store, &options)),
-            release: options.release.clone().unwrap_or_default(),
+            release,
             incarnation: Nonce::new(),
             host: host(),
             capability: capability(&options, registry),
@@ -357,4 +361,15 @@ impl std::fmt::Debug for Core {
         let facts: Facts = super::facts::gather(self);
         f.debug_struct("Worker").field("facts", &facts).finish_non_exhaustive()
     }
+}
+
+/// What tells this build from another of the same version: the size and date of the program's file.
+fn build() -> String {
+    let file = std::env::current_exe().and_then(std::fs::metadata);
+    let date = file
+        .as_ref()
+        .ok()
+        .and_then(|file| file.modified().ok())
+        .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    format!("{:x}-{:x}", file.map_or(0, |file| file.len()), date.map_or(0, |date| date.as_millis()))
 }

@@ -68,7 +68,7 @@ pub(super) fn pack(held: &[Held]) -> Vec<u8> {
     bytes
 }
 
-fn unpack(bytes: &[u8]) -> Vec<Held> {
+pub(super) fn unpack(bytes: &[u8]) -> Vec<Held> {
     bytes
         .chunks_exact(12)
         .filter_map(|chunk| {
@@ -79,13 +79,4 @@ fn unpack(bytes: &[u8]) -> Vec<Held> {
             })
         })
         .collect()
-}
-
-/// Sequence numbers alone, as `done` keeps them.
-pub(super) fn pack_seqs(seqs: &[i64]) -> Vec<u8> {
-    seqs.iter().flat_map(|seq| seq.to_le_bytes()).collect()
-}
-
-pub(super) fn unpack_seqs(bytes: &[u8]) -> Vec<i64> {
-    bytes.chunks_exact(8).filter_map(|chunk| chunk.try_into().ok().map(i64::from_le_bytes)).collect()
 }

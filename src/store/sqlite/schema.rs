@@ -7,6 +7,7 @@
 //! The schema only grows: a warm older release shares the file. `user_version` is major × 1,000 + minor; a file of a
 //! newer major is refused, a newer minor is not.
 
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ CREATE TABLE lease(lid INTEGER PRIMARY KEY, tid INTEGER NOT NULL, nonce BLOB NOT
   incarnation BLOB NOT NULL, claimed_at INTEGER NOT NULL, until INTEGER NOT NULL, suspect INTEGER NOT NULL, held BLOB NOT NULL);
 CREATE INDEX lease_until ON lease(tid, until);
 -- completed jobs in the order of their completion, a batch a row: what trimming walks
-CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, seqs BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID;
+CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, held BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID;
 CREATE TABLE tally(sid INTEGER NOT NULL, code INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(sid, code)) WITHOUT ROWID;
 CREATE TABLE uniq(tid INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(tid, key)) WITHOUT ROWID;
 -- idempotency keys whose completed job is gone
@@ -89,21 +90,32 @@ pub(super) fn open_writer(path: &Path, cache_kib: i64) -> Result<Connection, Sto
         )
         .hint("build with the bundled SQLite"));
     }
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|error| {
-            StoreError::new(
-                "open",
-                path.display(),
-                io_kind(&error),
-                format!("cannot create the folder: {error}"),
-            )
-            .hint("name another file with `--store sqlite:PATH`")
-        })?;
-    }
+    create_private(path)?;
     let result = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, cache_kib);
     let mut connection = result.map_err(|error| explain("open", path, &error))?;
     prepare_file(&mut connection, path)?;
     Ok(connection)
+}
+
+/// Creates the folder and the file for this user alone: payloads are nobody else's business. SQLite gives the `-wal` and
+/// `-shm` the mode of the file. A file that exists is not opened here: closing it would drop the locks of this process.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    let failed = |what: &str, error: &std::io::Error| {
+        StoreError::new("open", path.display(), io_kind(error), format!("cannot create the {what}: {error}"))
+            .hint("name another file with `--store sqlite:PATH`")
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| failed("folder", &error))?;
+    }
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed("file", &error)),
+    }
 }
 
 /// Opens another connection for reading.

@@ -99,6 +99,11 @@ impl Session {
         }
     }
 
+    /// Counts several jobs of a stream into a state, or out of it.
+    pub(super) fn moved_by(&mut self, sid: i64, state: State, by: i64) {
+        *self.tally.entry((sid, state.code())).or_default() += by;
+    }
+
     /// Adds to a total.
     pub(super) fn count(&mut self, sid: i64, total: u8) {
         *self.tally.entry((sid, total)).or_default() += 1;

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::catalog::actor_of;
 use super::insert::to_json;
-use super::lease::{Held, Lease, pack_seqs};
+use super::lease::{Held, Lease, pack};
 use super::session::{COMPLETED, FAILED, Session, Step, tid};
 use super::trim;
 use crate::clock::Timestamp;
@@ -24,12 +24,12 @@ pub(super) fn settle(session: &mut Session, tier: &Tier, items: &[Settle]) -> St
         .prepare_cached("SELECT EXISTS(SELECT 1 FROM cancel WHERE tid = ?1)")?
         .query_row([tid], |row| row.get(0))?;
     let mut answers = Vec::with_capacity(items.len());
-    let mut completed: HashMap<i64, Vec<i64>> = HashMap::new();
+    let mut completed: HashMap<i64, Vec<Held>> = HashMap::new();
     for batch in items.chunk_by(|a, b| a.nonce == b.nonce) {
         one_lease(session, tid, batch, cancels, &mut completed, &mut answers)?;
     }
-    for (qid, seqs) in completed {
-        keep_completed(session, qid, &seqs)?;
+    for (qid, jobs) in completed {
+        keep_completed(session, qid, &jobs)?;
     }
     Ok(answers)
 }
@@ -39,7 +39,7 @@ fn one_lease(
     tid: i64,
     items: &[Settle],
     cancels: bool,
-    completed: &mut HashMap<i64, Vec<i64>>,
+    completed: &mut HashMap<i64, Vec<Held>>,
     answers: &mut Vec<Settled>,
 ) -> Step<()> {
     let Some(first) = items.first() else { return Ok(()) };
@@ -60,7 +60,7 @@ fn one_lease(
         if item.verdict == Verdict::Completed {
             complete(session, &lease, held, item)?;
             let Session { conn, names, .. } = session;
-            completed.entry(names.stream(conn, sid)?.qid).or_default().push(seq);
+            completed.entry(names.stream(conn, sid)?.qid).or_default().push(held);
         } else {
             let cancelled = cancels && cancel_wanted(session, tid, seq)?;
             let verdict = if cancelled { &Verdict::Cancelled } else { &item.verdict };
@@ -112,16 +112,16 @@ fn micros(ran: Duration) -> i64 {
 }
 
 /// Remembers the order of completion, and trims at once what is over the bound, so that a fast drain stays bounded.
-fn keep_completed(session: &mut Session, qid: i64, seqs: &[i64]) -> Step<()> {
+fn keep_completed(session: &mut Session, qid: i64, jobs: &[Held]) -> Step<()> {
     let did = session.next()?;
     session
         .conn
-        .prepare_cached("INSERT INTO done(qid, did, at, seqs) VALUES(?1, ?2, ?3, ?4)")?
-        .execute(params![qid, did, session.now.ms(), pack_seqs(seqs)])?;
-    session.keep(qid, i64::try_from(seqs.len()).unwrap_or_default());
+        .prepare_cached("INSERT INTO done(qid, did, at, held) VALUES(?1, ?2, ?3, ?4)")?
+        .execute(params![qid, did, session.now.ms(), pack(jobs)])?;
+    session.keep(qid, i64::try_from(jobs.len()).unwrap_or_default());
     let over = session.kept(qid)? - i64::try_from(KEEP_COMPLETED_PER_QUEUE).unwrap_or(i64::MAX);
     if over > 0 {
-        trim::oldest_completed(session, qid, over, 2 * seqs.len().max(16))?;
+        trim::oldest_completed(session, qid, over, 2 * jobs.len().max(16))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::insert::content_digest;
-use super::lease::{pack_seqs, unpack_seqs};
+use super::lease::{Held, pack, unpack};
 use super::session::{Session, Step};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -20,15 +20,13 @@ pub(super) fn oldest_completed(session: &mut Session, qid: i64, want: i64, most:
     while left > 0 {
         let oldest: Option<(i64, Vec<u8>)> = session
             .conn
-            .prepare_cached("SELECT did, seqs FROM done WHERE qid = ?1 ORDER BY did LIMIT 1")?
+            .prepare_cached("SELECT did, held FROM done WHERE qid = ?1 ORDER BY did LIMIT 1")?
             .query_row([qid], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((did, bytes)) = oldest else { break };
-        let seqs = unpack_seqs(&bytes);
-        let (go, stay) = seqs.split_at(seqs.len().min(left));
-        for seq in go {
-            delete(session, *seq, State::Completed)?;
-        }
+        let held = unpack(&bytes);
+        let (go, stay) = held.split_at(held.len().min(left));
+        delete_completed(session, go)?;
         if stay.is_empty() {
             session
                 .conn
@@ -37,14 +35,35 @@ pub(super) fn oldest_completed(session: &mut Session, qid: i64, want: i64, most:
         } else {
             session
                 .conn
-                .prepare_cached("UPDATE done SET seqs = ?3 WHERE qid = ?1 AND did = ?2")?
-                .execute(params![qid, did, pack_seqs(stay)])?;
+                .prepare_cached("UPDATE done SET held = ?3 WHERE qid = ?1 AND did = ?2")?
+                .execute(params![qid, did, pack(stay)])?;
         }
         session.keep(qid, -i64::try_from(go.len()).unwrap_or_default());
         trimmed += go.len() as u64;
         left -= go.len();
     }
     Ok(trimmed)
+}
+
+/// The hot part of trimming: plain deletes. `RETURNING` would build a table of its own for every row.
+fn delete_completed(session: &mut Session, jobs: &[Held]) -> Step<()> {
+    let mut keyed = Vec::new();
+    let mut gone: std::collections::HashMap<i64, i64> = std::collections::HashMap::new();
+    {
+        let mut plain =
+            session.conn.prepare_cached("DELETE FROM job WHERE seq = ?1 AND state = 5 AND extras IS NULL")?;
+        for job in jobs {
+            if plain.execute([job.seq])? == 0 {
+                keyed.push(job.seq);
+            } else {
+                *gone.entry(job.sid).or_default() += 1;
+            }
+        }
+    }
+    for (sid, n) in gone {
+        session.moved_by(sid, State::Completed, -n);
+    }
+    keyed.into_iter().try_for_each(|seq| delete(session, seq, State::Completed))
 }
 
 /// Everything whose time is over, a bounded number of each.
@@ -54,7 +73,7 @@ pub(super) fn by_age(session: &mut Session, tid: i64) -> Step<u64> {
     let mut trimmed = 0;
     let old: Vec<(i64, i64)> = collect(
         session,
-        "SELECT d.qid, length(d.seqs) / 8 FROM done d JOIN queue q ON q.qid = d.qid WHERE q.tid = ?1 AND d.at < ?2 AND d.did = (SELECT min(did) FROM done x WHERE x.qid = d.qid)",
+        "SELECT d.qid, length(d.held) / 12 FROM done d JOIN queue q ON q.qid = d.qid WHERE q.tid = ?1 AND d.at < ?2 AND d.did = (SELECT min(did) FROM done x WHERE x.qid = d.qid)",
         params![tid, completed],
     )?;
     for (qid, jobs) in old {
@@ -90,28 +109,9 @@ fn collect(session: &Session, sql: &str, params: impl rusqlite::Params) -> Step<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Deletes one ended job, and remembers its idempotency key for as long as was promised.
+/// Deletes one ended job, lets go of its unique key, and remembers its idempotency key for as long as was promised.
 fn delete(session: &mut Session, seq: i64, state: State) -> Step<()> {
-    let row: Option<(i64, Option<String>)> = session
-        .conn
-        .prepare_cached(
-            "DELETE FROM job WHERE seq = ?1 AND state = ?2 AND extras IS NULL RETURNING sid, NULL",
-        )?
-        .query_row(params![seq, state.code()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let sid = match row {
-        Some((sid, _)) => sid,
-        None => match delete_with_extras(session, seq, state)? {
-            Some(sid) => sid,
-            None => return Ok(()),
-        },
-    };
-    session.moved(sid, Some(state), None);
-    Ok(())
-}
-
-fn delete_with_extras(session: &mut Session, seq: i64, state: State) -> Step<Option<i64>> {
-    type Full = (i64, i64, Vec<u8>, String, String, Option<i64>);
+    type Full = (i64, i64, Vec<u8>, String, Option<String>, Option<i64>);
     let row: Option<Full> = session
         .conn
         .prepare_cached(
@@ -121,8 +121,9 @@ fn delete_with_extras(session: &mut Session, seq: i64, state: State) -> Step<Opt
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
         })
         .optional()?;
-    let Some((sid, tid, id, args, extras, finished)) = row else { return Ok(None) };
-    let extras: Extras = serde_json::from_str(&extras).unwrap_or_default();
+    let Some((sid, tid, id, args, extras, finished)) = row else { return Ok(()) };
+    let extras: Extras = extras.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    session.moved(sid, Some(state), None);
     if let Some(unique) = &extras.unique {
         session
             .conn
@@ -143,5 +144,5 @@ fn delete_with_extras(session: &mut Session, seq: i64, state: State) -> Step<Opt
         )?
         .execute(params![tid, id, digest, until.ms()])?;
     }
-    Ok(Some(sid))
+    Ok(())
 }

@@ -3,7 +3,7 @@
 //! before the rows are visible.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,7 +32,8 @@ pub(super) struct Signal {
 impl Signal {
     pub(super) fn open(store: &Path) -> std::io::Result<Self> {
         let path = signal_path(store);
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
+        let file =
+            File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path)?;
         Ok(Self { file: Arc::new(file), path, count: watch::Sender::new(0), watcher: Mutex::new(None) })
     }
 

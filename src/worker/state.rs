@@ -1,7 +1,6 @@
 //! What the parts of a worker share. Locks are held for moments, never over I/O; counters are atomics.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,7 +51,6 @@ pub(super) struct Core {
     pub(super) capability: String,
     pub(super) incarnation: Nonce,
     pub(super) host: String,
-    pub(super) capability: String,
     pub(super) kinds: HashMap<Kind, Runnable>,
     pub(super) versions: Vec<(Kind, u32)>,
     pub(super) shared: Shared,
@@ -141,7 +139,6 @@ impl Core {
             release,
             incarnation: Nonce::new(),
             host: host(),
-            capability: capability(&options, registry),
             kinds: kinds.collect(),
             versions: registry.kinds(),
             shared: registry.shared(),
@@ -342,18 +339,6 @@ impl Core {
             lease.jobs.iter().filter(|held| !held.is_done()).for_each(|held| held.cancel(cause));
         }
     }
-}
-
-/// Release and build as one text. Two builds of an app may carry the same release name and read the same versions, and
-/// still differ in what they can decode; so the executable is part of it.
-fn capability(options: &Options, registry: &Registry) -> String {
-    let mut hasher = std::hash::DefaultHasher::new();
-    registry.kinds().hash(&mut hasher);
-    if let Ok(file) = std::env::current_exe().and_then(std::fs::metadata) {
-        (file.len(), file.modified().ok()).hash(&mut hasher);
-    }
-    let release = options.release.clone().unwrap_or_default();
-    format!("{release}/{}/{:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
 }
 
 impl std::fmt::Debug for Core {

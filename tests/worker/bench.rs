@@ -281,11 +281,7 @@ where
 }
 
 /// Waits until the facts of a worker say so.
-pub(crate) async fn facts_say(
-    worker: &Worker,
-    what: &str,
-    so: impl Fn(&sluicegate::worker::Facts) -> bool,
-) {
+pub(crate) async fn facts_say(worker: &Worker, what: &str, so: impl Fn(&sluicegate::worker::Facts) -> bool) {
     eventually(what, async || {
         let facts = worker.facts().expect("facts");
         if so(&facts) { Ok(()) } else { Err(format!("{facts:?}")) }

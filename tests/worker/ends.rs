@@ -1,14 +1,15 @@
 //! How a worker ends.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::activation::WorkerState;
 use sluicegate::clock;
 use sluicegate::job::{NewJob, State};
-use sluicegate::worker::Ended;
+use sluicegate::worker::{Ended, Worker};
 
 use super::bench::*;
+use super::faulty::Faulty;
 
 #[tokio::test]
 async fn a_stop_lets_running_jobs_finish_and_removes_the_worker() {
@@ -41,7 +42,6 @@ async fn a_stop_gives_back_what_did_not_finish_and_charges_nothing() {
         let job = bench.get(id).await;
         assert_eq!((job.state, job.failures, job.crashes), (State::Available, 0, 0), "{:?}", job.history);
     }
-    bench.signals.gate.add_permits(1);
 }
 
 #[tokio::test]
@@ -92,10 +92,11 @@ async fn what_was_claimed_ahead_is_given_back_at_once() {
 #[tokio::test]
 async fn a_runtime_that_goes_away_takes_the_heartbeat_with_it() {
     let bench = Bench::new().await;
-    let (store, registry) = (std::sync::Arc::clone(&bench.store), bench.registry());
+    let (store, registry) = (Faulty::around(Arc::clone(&bench.store)), bench.registry());
+    let theirs = Arc::clone(&store) as _;
     let worker = std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(sluicegate::worker::Worker::start(store, registry, options())).unwrap()
+        runtime.block_on(Worker::start(theirs, registry, options())).unwrap()
     })
     .join()
     .unwrap();
@@ -103,5 +104,6 @@ async fn a_runtime_that_goes_away_takes_the_heartbeat_with_it() {
         Ended::Broken(reason) => assert_eq!(reason, "the runtime of the worker was shut down"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(bench.signals.started.load(SeqCst), 0);
+    drop(worker);
+    store.let_go().await;
 }

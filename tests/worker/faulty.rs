@@ -34,6 +34,15 @@ impl Faulty {
         Arc::new(Self { inner, away: off(), corrupt: off(), panics: off(), lost: off(), calls })
     }
 
+    /// Waits until nobody else holds the store: every part of a worker, its heartbeat's thread too, has ended.
+    pub(crate) async fn let_go(self: &Arc<Self>) {
+        super::bench::eventually("all parts ended", async || match Arc::strong_count(self) {
+            1 => Ok(()),
+            more => Err(format!("{more} handles")),
+        })
+        .await;
+    }
+
     fn through(&self, op: &'static str) -> Result<&dyn Store, StoreError> {
         self.calls.fetch_add(1, SeqCst);
         if self.away.load(SeqCst) {

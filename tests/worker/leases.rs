@@ -132,13 +132,8 @@ async fn a_part_that_panics_ends_the_worker_and_its_heartbeat() {
     store.panics.store(true, SeqCst);
     bench.probe("done").await;
     assert_eq!(ended(&worker).await, Ended::Broken("the settler panicked: a bug".into()));
-    // Only the store's handle and ours are left: every part, the heartbeat's thread too, has let go of it.
     drop(worker);
-    eventually("all parts ended", async || match Arc::strong_count(&store) {
-        1 => Ok(()),
-        more => Err(format!("{more} handles")),
-    })
-    .await;
+    store.let_go().await;
 }
 
 #[tokio::test]

@@ -99,6 +99,8 @@ async fn a_quiet_worker_claims_nothing_until_it_resumes() {
     let ticks = worker.facts().unwrap().presence.ticks;
     let id = bench.probe("done").await;
     facts_say(&worker, "it ticks on", |facts| facts.presence.ticks > ticks + 1).await;
+    let asked = worker.facts().unwrap().presence.claim_age.expect("it asked once");
+    assert!(asked > std::time::Duration::from_secs(1), "{asked:?}");
     assert_eq!(bench.get(id).await.state, State::Available);
     worker.resume();
     bench.reaches(id, State::Completed).await;

@@ -1,1 +1,12 @@
-//! Health: facts (gathered), rules (pure), verdict (a value). Rendering is the faces' affair.
+//! Health: [`facts`] are gathered, [`rules`] judge them purely, a [`verdict`] is a value that faces render.
+//!
+//! Two questions, never one: *live* fails only for what a restart would fix; *ready* fails whenever this worker would
+//! not move work. A store that is away, a long job, a standby or a quiet worker must not be restarted for it.
+
+pub mod facts;
+pub mod rules;
+pub mod verdict;
+
+pub use facts::{Facts, Memory, Past, Source};
+pub use rules::{Ask, Probe, Thresholds, judge};
+pub use verdict::{Check, Status, Verdict};

@@ -63,10 +63,17 @@ async fn beat(core: &Core) {
         core.outage.tell();
         watch_runtime(core, &mut stalled);
         look_at_jobs(core);
-        renew_due(core).await;
-        if told || core.now_ms() >= next_beat {
-            next_beat = core.now_ms() + millis(presence);
-            say(core).await;
+        let calls = async {
+            renew_due(core).await;
+            if told || core.now_ms() >= next_beat {
+                next_beat = core.now_ms() + millis(presence);
+                say(core).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = core.silence.cancelled() => break, // a slow store does not hold up the end
+            () = calls => {}
         }
     }
     if core.status().0 == WorkerState::Stopped && tokio::time::timeout(LAST_WORD, say(core)).await.is_err() {

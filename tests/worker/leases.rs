@@ -95,6 +95,24 @@ async fn a_blocking_handler_that_ignores_its_cancellation_is_reported_as_stuck()
 }
 
 #[tokio::test]
+async fn suspects_run_one_at_a_time_and_hold_up_nobody_else() {
+    let bench = Bench::new().await;
+    let old = bench.worker().await;
+    let ids = [bench.probe("gate").await, bench.probe("gate").await, bench.probe("gate").await];
+    bench.signals.begun(3).await;
+    let new = bench.worker().await;
+    assert_eq!(ended(&old).await, Ended::Superseded);
+    bench.signals.begun(4).await;
+    bench.reaches(bench.probe("done").await, State::Completed).await;
+    assert_eq!((new.dump().len(), bench.signals.started.load(SeqCst)), (1, 5));
+    bench.signals.gate.add_permits(3);
+    for id in ids {
+        let job = bench.reaches(id, State::Completed).await;
+        assert_eq!(job.failures, 0);
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_was_away_gets_the_outcomes_and_work_resumes_by_itself() {
     let bench = Bench::new().await;
     let (store, worker) = faulty(&bench).await;

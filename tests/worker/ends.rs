@@ -1,6 +1,7 @@
 //! How a worker ends.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use sluicegate::activation::WorkerState;
@@ -60,6 +61,23 @@ async fn a_second_stop_cuts_the_grace_and_loses_nothing() {
     assert!(begun.elapsed() < Duration::from_secs(5));
     let job = bench.get(id).await;
     assert_eq!((job.state, job.failures), (State::Available, 0));
+}
+
+#[tokio::test]
+async fn a_hurried_stop_ends_although_the_store_is_away() {
+    let bench = Bench::new().await;
+    let store = Faulty::around(Arc::clone(&bench.store));
+    let worker = Worker::start(Arc::clone(&store) as _, bench.registry(), options()).await.unwrap();
+    let id = bench.probe("gate").await;
+    bench.signals.begun(1).await;
+    store.away.store(true, SeqCst);
+    bench.signals.gate.add_permits(1);
+    facts_say(&worker, "the outcome is kept", |facts| facts.unsettled == 1).await;
+    worker.stop();
+    worker.stop();
+    assert_eq!(ended(&worker).await, Ended::Stopped { returned: 0 });
+    // Nobody could tell the store: the job is rescued when its lease ends.
+    assert_eq!(bench.get(id).await.state, State::Running);
 }
 
 #[tokio::test]

@@ -113,8 +113,8 @@ async fn everything(
     tokio::select! {
         done = tokio::time::timeout(PATIENCE, ready) => done.unwrap_or_else(|_| Err(not_ready(&worker)))?,
         ended = worker.ended() => return Err(CliError::new(Exit::Error, format!("the worker ended while it started: {ended:?}"))),
-        _ = interrupted.recv() => {}
-        _ = terminated.recv() => {}
+        _ = interrupted.recv() => worker.stop(),
+        _ = terminated.recv() => worker.stop(),
     }
     let address = api.local_addr()?;
     let served = serve::api(config, Client::new(store, config.tier()))?.inbox(inbox);

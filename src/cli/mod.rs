@@ -109,7 +109,7 @@ impl App {
 }
 
 /// The built-in kinds are added last, when it is known where what they send goes.
-pub(super) fn with_builtin(mut registry: Registry, delivery: Delivery) -> Result<Registry, error::CliError> {
+fn with_builtin(mut registry: Registry, delivery: Delivery) -> Result<Registry, error::CliError> {
     handlers::register(&mut registry, delivery)
         .map_err(|error| error::CliError::usage(format!("this program cannot start: {error}")))?;
     Ok(registry)

@@ -126,9 +126,7 @@ impl Out {
     /// A table for people; cells are escaped.
     pub(super) fn table(&self, headers: &[&str], rows: Vec<Vec<String>>) -> Result<(), CliError> {
         let mut table = Table::new();
-        table
-            .load_style(comfy_table::presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         if self.headers {
             table.set_header(headers.iter().map(|header| Cell::new(header.to_uppercase())));
         }

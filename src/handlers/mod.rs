@@ -1,6 +1,26 @@
 //! The built-in job kinds.
+//!
+//! - `echo`: for trying things out
+//! - `webhook`: `notify.webhook`, signed as Standard Webhooks are; `outbound` sends it, `guard` says where it may go
+//! - `email`: `notify.email`; `mailer` hands it to an SMTP server
+//! - `settings`: what they can be told, and how secrets are kept
+
+mod echo;
+mod email;
+pub mod guard;
+mod mailer;
+mod outbound;
+mod settings;
+mod webhook;
+
+use std::sync::Arc;
 
 use crate::worker::{Registry, RegistryError};
+
+pub use echo::Echo;
+pub use email::Email;
+pub use settings::{SettingDoc, check_settings, docs};
+pub use webhook::Webhook;
 
 /// Where what jobs send really goes.
 #[derive(Debug, Clone, Default)]
@@ -8,8 +28,9 @@ pub enum Delivery {
     /// To the receiver that the job names.
     #[default]
     Real,
-    /// To the local inbox of `dev`.
-    Inbox(std::sync::Arc<dyn Inbox>),
+    /// To the local inbox of `dev`, unless the receiver is configured: a mail server is set, or the webhook's host is
+    /// allowed.
+    Inbox(Arc<dyn Inbox>),
 }
 
 /// Where `dev` keeps what jobs sent. Implemented by `http::inbox`.
@@ -45,34 +66,16 @@ pub struct InboxMessage {
 /// # Errors
 /// When the app registered one of their names.
 pub fn register(registry: &mut Registry, delivery: Delivery) -> Result<(), RegistryError> {
-    let _ = (registry, delivery);
+    registry.share(delivery).share(outbound::Outbound::new()).share(mailer::Mailers::default());
+    registry.add::<Echo>()?.add::<Webhook>()?.add::<Email>()?;
     Ok(())
 }
 
-/// One setting of a kind.
-#[derive(Debug, Clone, Copy)]
-pub struct SettingDoc {
-    /// The kind.
-    pub kind: &'static str,
-    /// The setting's name.
-    pub setting: &'static str,
-    /// Its default, in words.
-    pub default: &'static str,
-    /// What it is for.
-    pub doc: &'static str,
-}
-
-/// Checks the settings of a built-in kind.
-///
-/// # Errors
-/// Says what is wrong.
-pub fn check_settings(kind: &str, settings: &serde_json::Value) -> Result<(), String> {
-    let _ = (kind, settings);
-    Ok(())
-}
-
-/// Every setting of the built-in kinds.
-#[must_use]
-pub fn docs() -> &'static [SettingDoc] {
-    &[]
+/// What `register` shared. An app that calls a handler without it has made a mistake, and is told so.
+fn shared<T: Send + Sync + 'static>(
+    ctx: &crate::job::Context,
+) -> Result<Arc<T>, crate::job::handler::JobError> {
+    ctx.shared
+        .get::<T>()
+        .ok_or_else(|| "the built-in kinds were not registered with `handlers::register`".into())
 }

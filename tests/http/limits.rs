@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use sluicegate::clock::instant;
 
 use sluicegate::handlers::{Inbox, InboxMessage};
 use sluicegate::http::inbox::FileInbox;
@@ -47,7 +49,7 @@ pub(super) async fn one_response(stream: &mut TcpStream, request: &[u8], status:
 #[tokio::test]
 async fn h32_a_slow_head_or_body_is_cut_off() {
     let server = Server::start(short).await;
-    let began = Instant::now();
+    let began = instant();
     let head = exchange(server.address, b"GET /v1/version HTTP/1.1\r\nHost: local").await;
     assert!(head.starts_with("HTTP/1.1 408"), "{head:?}");
     let body = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{";
@@ -91,7 +93,7 @@ async fn h32_a_client_that_never_reads_is_let_go() {
     let mut stream = socket.connect(server.address).await.unwrap();
     stream.write_all(&Request::new("GET", "/dev/inbox.json").bytes()).await.unwrap();
     stream.readable().await.unwrap(); // the answer has begun, and nobody reads on
-    let began = Instant::now();
+    let began = instant();
     server.shutdown.cancel();
     (&mut server.served).await.unwrap().unwrap();
     assert!(began.elapsed() < DEADLINE / 2, "the shutdown waited for a client that never reads");
@@ -108,7 +110,7 @@ async fn h32_those_who_say_nothing_cannot_keep_out_those_who_do() {
             stream.write_all(b"GET /v1/ver").await.unwrap();
             silent.push(stream);
         }
-        let began = Instant::now();
+        let began = instant();
         for _ in 0..20 {
             assert_eq!(server.get("/v1/version").await.status, 200);
         }
@@ -178,7 +180,7 @@ fn t29_child() {
 }
 
 fn probe(address: SocketAddr) -> std::io::Result<Duration> {
-    let began = Instant::now();
+    let began = instant();
     let mut stream = StdStream::connect(address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.write_all(&Request::new("GET", "/livez").bytes())?;

@@ -1,3 +1,4 @@
-//! Everything that is tested from outside, in one binary.
+//! The one integration test binary.
 
 mod http;
+mod worker;

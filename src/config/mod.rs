@@ -1,38 +1,346 @@
-//! Configuration: defaults < file < environment < flags, with the origin of every key kept.
+//! Configuration: defaults < file < environment < flags, with the origin of every value kept.
+//!
+//! The only place that reads the environment. A value that cannot be read is an error wherever it comes from; nothing
+//! falls back to a default in silence.
+
+mod file;
+pub mod keys;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::clock::parse_duration;
 use crate::location::StoreUrl;
-use crate::names::{Queue, Release, Tier, WorkerName};
+use crate::names::{Queue, Release, Tier, WorkerName, shown};
+use keys::{KEYS, Key};
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// A file.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// A configuration that is refused.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct ConfigError {
+    /// What, where, which value, which limit.
+    pub message: String,
+    /// The way out, if there is a known one.
+    pub hint: Option<String>,
+}
+
+impl ConfigError {
+    fn plain(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// One effective value.
+#[derive(Debug, Clone)]
+pub struct Value {
+    /// As text; `None` when it is not set and has no default.
+    pub text: Option<String>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// What flags say: (path, flag, value).
+pub type Flags = Vec<(&'static str, &'static str, String)>;
 
 /// The effective configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `store.url`
-    pub store: StoreUrl,
+    values: BTreeMap<&'static str, Value>,
+    handlers: BTreeMap<String, (serde_json::Value, Origin)>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+/// The environment, as text. A name or value that is not UTF-8 is nobody's setting of ours, unless it claims to be.
+fn environment() -> impl Iterator<Item = (String, Result<String, ()>)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().map_err(drop))))
+}
+
+/// One environment variable that is not empty.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    environment()
+        .find(|(known, _)| known == name)
+        .and_then(|(_, value)| value.ok())
+        .filter(|value| !value.is_empty())
+}
+
+/// Who runs this program: `user@host`, for records of who did what.
+#[must_use]
+pub fn person() -> String {
+    let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "unknown".into());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    if host.is_empty() { user } else { format!("{user}@{host}") }
+}
+
+/// The folder of everything that is kept: `$XDG_DATA_HOME/sluicegate`, else `~/.local/share/sluicegate`.
+///
+/// # Errors
+/// When neither variable is set.
+pub fn data_folder() -> Result<PathBuf, ConfigError> {
+    folder("XDG_DATA_HOME", ".local/share").ok_or_else(|| {
+        ConfigError::plain(
+            "cannot tell where data belongs: neither `XDG_DATA_HOME` nor `HOME` is an absolute path",
+        )
+        .hint("name a store with `--store sqlite:PATH`")
+    })
+}
+
+fn folder(xdg: &str, under_home: &str) -> Option<PathBuf> {
+    let absolute = |text: String| Some(PathBuf::from(text)).filter(|path| path.is_absolute());
+    let base = variable(xdg)
+        .and_then(absolute)
+        .or_else(|| Some(variable("HOME").and_then(absolute)?.join(under_home)))?;
+    Some(base.join("sluicegate"))
+}
+
+/// The file that is read: the named one, which must exist, or the first of the usual ones that does.
+#[must_use]
+pub fn usual_files() -> Vec<PathBuf> {
+    let user = folder("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("sluicegate.toml"));
+    user.into_iter().chain([PathBuf::from("/etc/sluicegate/sluicegate.toml")]).collect()
+}
+
+impl Config {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// Names the first value that is refused, and where it stands.
+    pub fn load(named: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
+        let default = |key: &'static Key| {
+            (key.path, Value { text: key.default.map(str::to_owned), origin: Origin::Default })
+        };
+        let mut config =
+            Self { values: KEYS.iter().map(default).collect(), handlers: BTreeMap::new(), file: None };
+        let file = named.map(Path::to_owned).or_else(|| usual_files().into_iter().find(|path| path.exists()));
+        if let Some(path) = file {
+            let read = file::read(&path)?;
+            for (key, text, origin) in read.values {
+                config.set(key.path, text, origin);
+            }
+            config.handlers = read.handlers;
+            config.file = Some(path);
+        }
+        config.read_environment()?;
+        for (path, flag, text) in flags {
+            if let Some(key) = Key::find(path) {
+                key.check(&text).map_err(|error| ConfigError::plain(format!("{flag}: {error}")))?;
+                config.set(key.path, text, Origin::Flag(flag));
+            }
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn set(&mut self, path: &'static str, text: String, origin: Origin) {
+        self.values.insert(path, Value { text: Some(text), origin });
+    }
+
+    fn read_environment(&mut self) -> Result<(), ConfigError> {
+        for (name, value) in environment() {
+            if !name.starts_with("SLUICEGATE__") {
+                continue;
+            }
+            let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+                let names: Vec<String> = KEYS.iter().map(Key::variable).collect();
+                let error = ConfigError::plain(format!("unknown environment variable `{}`", shown(&name)));
+                return Err(match keys::nearest(&name, names.iter().map(String::as_str)) {
+                    Some(near) => error.hint(format!("did you mean `{near}`?")),
+                    None => error.hint("`sluicegate help environment` lists them"),
+                });
+            };
+            let text = value
+                .map_err(|()| ConfigError::plain(format!("environment variable {name} is not UTF-8")))?;
+            key.check(&text)
+                .map_err(|error| ConfigError::plain(format!("environment variable {name}: {error}")))?;
+            self.set(key.path, text, Origin::Environment(name));
+        }
+        Ok(())
+    }
+
+    /// What must hold between values.
+    fn check(&self) -> Result<(), ConfigError> {
+        let listen = self.api_listen();
+        if !listen.ip().is_loopback() && self.text("api.token_file").is_none() {
+            return Err(ConfigError::plain(format!(
+                "`api.listen` is `{listen}` ({}), which others can reach, and there is no `api.token_file`",
+                self.origin("api.listen")
+            ))
+            .hint("listen on 127.0.0.1, or name a file with a token"));
+        }
+        if let Some(path) = self.text("api.token_file") {
+            check_secret_file("api.token_file", Path::new(path))?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, path: &str) -> Option<&str> {
+        self.values.get(path).and_then(|value| value.text.as_deref())
+    }
+
+    /// A value that was checked when it was set.
+    fn parsed<T>(&self, path: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        self.text(path).and_then(parse)
+    }
+
+    /// Where the value of a key comes from.
+    #[must_use]
+    pub fn origin(&self, path: &str) -> &Origin {
+        self.values.get(path).map_or(&Origin::Default, |value| &value.origin)
+    }
+
+    /// Every key with its effective value, in the order of the table.
+    pub fn values(&self) -> impl Iterator<Item = (&'static Key, &Value)> {
+        KEYS.iter().filter_map(|key| Some((key, self.values.get(key.path)?)))
+    }
+
+    /// `store.url`, or `jobs.db` in the data folder; and why that one.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn store(&self) -> Result<(StoreUrl, String), ConfigError> {
+        match self.parsed("store.url", |text| text.parse().ok()) {
+            Some(url) => Ok((url, self.origin("store.url").to_string())),
+            None => Ok((StoreUrl::Sqlite(data_folder()?.join("jobs.db")), "default: the data folder".into())),
+        }
+    }
+
     /// `tier`
-    pub tier: Tier,
-    /// `worker.name`; `None`: made from the host and the process id
-    pub worker_name: Option<WorkerName>,
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.parsed("tier", |text| Tier::new(text).ok()).unwrap_or_default()
+    }
+
+    /// `worker.name`
+    #[must_use]
+    pub fn worker_name(&self) -> Option<WorkerName> {
+        self.parsed("worker.name", |text| WorkerName::new(text).ok())
+    }
+
     /// `worker.release`
-    pub release: Option<Release>,
-    /// `worker.queues`; `None` for all
-    pub queues: Option<Vec<Queue>>,
+    #[must_use]
+    pub fn release(&self) -> Option<Release> {
+        self.parsed("worker.release", |text| Release::new(text).ok())
+    }
+
+    /// `worker.queues`
+    #[must_use]
+    pub fn queues(&self) -> Option<Vec<Queue>> {
+        self.parsed("worker.queues", |text| keys::queues(text).ok())
+    }
+
     /// `worker.slots`
-    pub slots: usize,
-    /// `worker.shutdown_timeout`
-    pub shutdown_timeout: Duration,
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.parsed("worker.slots", |text| text.parse().ok()).unwrap_or(200)
+    }
+
+    /// A duration by its path; zero for a path that is none.
+    #[must_use]
+    pub fn span(&self, path: &str) -> Duration {
+        self.parsed(path, |text| parse_duration(text).ok()).unwrap_or_default()
+    }
+
     /// `api.listen`
-    pub api_listen: SocketAddr,
-    /// `api.token_file`: required for every `/v1` route when set, and needed to listen beyond loopback
-    pub api_token_file: Option<PathBuf>,
+    #[must_use]
+    pub fn api_listen(&self) -> SocketAddr {
+        self.parsed("api.listen", |text| text.parse().ok())
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7434)))
+    }
+
     /// `health.listen`
-    pub health_listen: SocketAddr,
-    /// `dev.inbox`: in `dev`, what jobs send lands in the local inbox
-    pub dev_inbox: bool,
-    /// `handlers.<kind>`: settings of the kinds, as JSON
-    pub handlers: BTreeMap<String, serde_json::Value>,
+    #[must_use]
+    pub fn health_listen(&self) -> SocketAddr {
+        self.parsed("health.listen", |text| text.parse().ok())
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7433)))
+    }
+
+    /// The content of `api.token_file`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn api_token(&self) -> Result<Option<String>, ConfigError> {
+        self.text("api.token_file")
+            .map(|path| {
+                std::fs::read_to_string(path).map_err(|error| {
+                    ConfigError::plain(format!("`api.token_file`: cannot read `{path}`: {error}"))
+                })
+            })
+            .transpose()
+    }
+
+    /// `dev.inbox`
+    #[must_use]
+    pub fn dev_inbox(&self) -> bool {
+        self.text("dev.inbox") != Some("false")
+    }
+
+    /// `log.level` and whether `log.format` is JSON.
+    #[must_use]
+    pub fn log(&self) -> (&str, bool) {
+        (self.text("log.level").unwrap_or("info"), self.text("log.format") == Some("json"))
+    }
+
+    /// `handlers.KIND`: settings by kind, and where they stand.
+    #[must_use]
+    pub fn handlers(&self) -> &BTreeMap<String, (serde_json::Value, Origin)> {
+        &self.handlers
+    }
+}
+
+/// A file with a secret must not be readable by others.
+fn check_secret_file(key: &str, path: &Path) -> Result<(), ConfigError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let meta = std::fs::metadata(path)
+        .map_err(|error| ConfigError::plain(format!("`{key}`: cannot read `{}`: {error}", path.display())))?;
+    let mode = meta.permissions().mode() & 0o777;
+    if mode & 0o027 != 0 {
+        return Err(ConfigError::plain(format!(
+            "`{key}`: `{}` has mode {mode:04o}, others could read or change it",
+            path.display()
+        ))
+        .hint(format!("chmod 0640 {}", path.display())));
+    }
+    Ok(())
 }

@@ -48,3 +48,31 @@ pub fn register(registry: &mut Registry, delivery: Delivery) -> Result<(), Regis
     let _ = (registry, delivery);
     Ok(())
 }
+
+/// One setting of a kind.
+#[derive(Debug, Clone, Copy)]
+pub struct SettingDoc {
+    /// The kind.
+    pub kind: &'static str,
+    /// The setting's name.
+    pub setting: &'static str,
+    /// Its default, in words.
+    pub default: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+/// Checks the settings of a built-in kind.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn check_settings(kind: &str, settings: &serde_json::Value) -> Result<(), String> {
+    let _ = (kind, settings);
+    Ok(())
+}
+
+/// Every setting of the built-in kinds.
+#[must_use]
+pub fn docs() -> &'static [SettingDoc] {
+    &[]
+}

@@ -170,9 +170,7 @@ pub trait Wake: Send {
 pub async fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
     match url {
         #[cfg(feature = "sqlite")]
-        StoreUrl::Sqlite(path) => {
-            Err(StoreError::new("open", path.display(), ErrorKind::Unsupported, "stub"))
-        }
+        StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path).await?)),
         #[cfg(not(feature = "sqlite"))]
         StoreUrl::Sqlite(_) => {
             Err(StoreError::new("open", url, ErrorKind::Unsupported, "built without the feature `sqlite`"))

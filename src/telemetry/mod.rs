@@ -1,1 +1,29 @@
-//! Logs (and later traces and metrics). Nothing here may stop, slow or crash a job.
+//! Logs (and later traces and metrics). Nothing here may stop, slow or crash a job: lines go through a queue to a thread
+//! that writes them, and are dropped when nobody reads standard error.
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// Keeps the thread that writes logs; its drop waits about a second for the last lines.
+#[derive(Debug)]
+pub struct Logs {
+    _guard: WorkerGuard,
+}
+
+/// Starts logging to standard error. A second call in one process changes nothing.
+#[must_use]
+pub fn logs(level: &str, json: bool) -> Logs {
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    // Our own lines at the level; libraries only when something is wrong.
+    let filter = EnvFilter::new(format!("warn,sluicegate={level}"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(false)
+        .with_target(false);
+    let set = if json { builder.json().try_init() } else { builder.compact().try_init() };
+    if let Err(error) = set {
+        tracing::debug!(%error, "logging was set up before");
+    }
+    Logs { _guard: guard }
+}

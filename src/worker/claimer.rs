@@ -51,13 +51,14 @@ pub(super) async fn claim(core: Arc<Core>) {
             core.calling();
             wake = core.heard(core.store.subscribe(&core.options.tier).await);
         }
-        let next = if wake.is_some() { ask(&core, room).await } else { Next::Away };
+        let suspects = !core.suspect.load(Relaxed);
+        let next = if wake.is_some() { ask(&core, room, suspects).await } else { Next::Away };
         match next {
             Next::Again => reconnect.reset(),
             Next::Wait => {
                 reconnect.reset();
                 if let Some(wake) = &mut wake {
-                    idle(&core, wake.as_mut()).await;
+                    idle(&core, wake.as_mut(), suspects).await;
                 }
             }
             Next::Away => {
@@ -81,9 +82,8 @@ async fn nudged(core: &Core, timeout: Duration) {
 
 /// Waits for something new. Without a wake-up it returns a good second after the worker's last call of any kind: beats
 /// and sweeps count, so that an idle worker makes at most one call a second in all.
-async fn idle(core: &Core, wake: &mut dyn Wake) {
+async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool) {
     let every = 1_200 + fastrand::u64(..300);
-    let had_suspect = core.suspect.load(Relaxed);
     loop {
         let since = core.now_ms().saturating_sub(core.last_call.load(Relaxed));
         let Some(left) = every.checked_sub(since).filter(|&left| left > 0) else { return };
@@ -92,7 +92,7 @@ async fn idle(core: &Core, wake: &mut dyn Wake) {
             woken = wake.woken(left) => if woken { return },
             () = core.wake_claimer.notified() => {
                 // Other nudges are about room, which an idle worker has.
-                if core.is_quiet() || had_suspect && !core.suspect.load(Relaxed) {
+                if core.is_quiet() || !asked_for_suspects && !core.suspect.load(Relaxed) {
                     return;
                 }
             }
@@ -102,7 +102,7 @@ async fn idle(core: &Core, wake: &mut dyn Wake) {
     }
 }
 
-async fn ask(core: &Arc<Core>, max: usize) -> Next {
+async fn ask(core: &Arc<Core>, max: usize, suspects: bool) -> Next {
     let ask = ClaimAsk {
         tier: core.options.tier.clone(),
         worker: core.options.name.clone(),
@@ -113,7 +113,7 @@ async fn ask(core: &Arc<Core>, max: usize) -> Next {
         max,
         lease: core.options.lease,
         nonce: Nonce::new(),
-        suspects: !core.suspect.load(Relaxed),
+        suspects,
     };
     core.calling();
     match core.heard(core.store.claim(ask).await) {

@@ -80,23 +80,25 @@ impl Conductor {
         let core = &self.core;
         let stopped = async {
             core.stop.cancelled().await;
+            let before = core.returned.load(Relaxed); // at flips and when it was quiet
             self.wind_down(claimer).await;
+            Ended::Stopped { returned: core.returned.load(Relaxed) - before }
         };
-        let doomed = tokio::select! {
+        let (doomed, ended) = tokio::select! {
             biased;
-            () = core.doomed.cancelled() => core.doomed_by(),
-            () = stopped => None,
+            () = core.doomed.cancelled() => (true, core.doomed_by()),
+            ended = stopped => (false, Some(ended)),
         };
-        if doomed.is_some() {
+        let ended = ended.unwrap_or_else(|| Ended::Broken("for a reason unknown".into()));
+        if doomed {
             self.give_up().await;
         }
         core.over.cancel();
-        if doomed.is_none() {
+        if !doomed {
             core.become_state(WorkerState::Stopped, None);
         }
         core.silence.cancel();
         heart.await.ok(); // resolves by being dropped
-        let ended = doomed.unwrap_or_else(|| Ended::Stopped { returned: core.returned.load(Relaxed) });
         match &ended {
             Ended::Stopped { returned } => {
                 tracing::info!(worker = %core.options.name, returned, "worker stopped");

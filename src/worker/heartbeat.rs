@@ -19,12 +19,12 @@ const RUNTIME_STALLED: Duration = Duration::from_secs(5);
 /// A stop says "stopped" to a store that is away for no longer than this.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// The first beat: the worker is known to the store, or cannot start.
+/// The first beat: the worker is known to the store, or cannot start. Only a beat that says `starting` takes a name over.
 pub(super) async fn register(core: &Core) -> Result<(), StoreError> {
-    let reason = Some("has not asked the store yet".to_owned());
-    core.become_state(WorkerState::Inactive, reason);
     core.calling();
-    core.store.beat(&core.options.tier, &facts::gather(core).presence).await.map(|_| ())
+    core.store.beat(&core.options.tier, &facts::gather(core).presence).await?;
+    core.become_state(WorkerState::Inactive, Some("has not asked the store yet".to_owned()));
+    Ok(())
 }
 
 /// Starts the thread; what it returns resolves when the thread has ended.
@@ -63,10 +63,17 @@ async fn beat(core: &Core) {
         core.outage.tell();
         watch_runtime(core, &mut stalled);
         look_at_jobs(core);
-        renew_due(core).await;
-        if told || core.now_ms() >= next_beat {
-            next_beat = core.now_ms() + millis(presence);
-            say(core).await;
+        let calls = async {
+            renew_due(core).await;
+            if told || core.now_ms() >= next_beat {
+                next_beat = core.now_ms() + millis(presence);
+                say(core).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = core.silence.cancelled() => break, // a slow store does not hold up the end
+            () = calls => {}
         }
     }
     if core.status().0 == WorkerState::Stopped && tokio::time::timeout(LAST_WORD, say(core)).await.is_err() {

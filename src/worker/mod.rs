@@ -10,7 +10,7 @@
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
 //! - `effects`: the durable record of side effects
-//! - `lease`, `state`, `outage`: what the parts share
+//! - `lease`, `state`, `status`, `outage`: what the parts share
 //! - `conductor`: starts the parts, and ends them in order
 //! - [`facts`]: what it knows of itself, for health and status
 
@@ -28,6 +28,7 @@ mod ready;
 pub mod registry;
 mod settler;
 mod state;
+mod status;
 mod sweeper;
 
 use std::sync::Arc;

@@ -76,3 +76,23 @@ impl Outage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ErrorKind;
+
+    #[test]
+    fn a_flapping_store_is_one_line_in_ten_seconds() {
+        let error = StoreError::new("claim", "here", ErrorKind::Unavailable, "away");
+        let outage = Outage::default();
+        for _ in 0..1_000 {
+            outage.failed(&error);
+            assert!(outage.down().is_some_and(|(text, _)| text.contains("away")));
+            outage.answered();
+            assert!(outage.down().is_none());
+        }
+        // Whoever logged first in this process, there is no second line now.
+        assert!(!may_log());
+    }
+}

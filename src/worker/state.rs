@@ -15,6 +15,7 @@ use super::outage::Outage;
 use super::ready::Ready;
 use super::registry::{Entry, Registry};
 use super::settler::Outcome;
+use super::status::Status;
 use super::{Ended, Facts};
 use crate::activation::WorkerState;
 use crate::clock;
@@ -29,16 +30,6 @@ use crate::store::{Store, StoreError};
 pub(super) struct Runnable {
     pub(super) entry: Arc<Entry>,
     pub(super) settings: Arc<serde_json::Value>,
-}
-
-/// What it is doing, and since when.
-#[derive(Debug)]
-struct Status {
-    state: WorkerState,
-    since: Instant,
-    reason: Option<String>,
-    /// Why it was told not to claim.
-    quiet: Option<String>,
 }
 
 /// Everything that the parts share.
@@ -101,8 +92,8 @@ pub(super) struct Core {
     pub(super) silence: CancellationToken,
 
     pub(super) outage: Outage,
-    status: Mutex<Status>,
-    state: watch::Sender<WorkerState>,
+    pub(super) status: Mutex<Status>,
+    pub(super) state: watch::Sender<WorkerState>,
     ended: watch::Sender<Option<Ended>>,
 }
 
@@ -174,12 +165,7 @@ impl Core {
             over: CancellationToken::new(),
             silence: CancellationToken::new(),
             outage: Outage::default(),
-            status: Mutex::new(Status {
-                state: WorkerState::Starting,
-                since: clock::instant(),
-                reason: None,
-                quiet: None,
-            }),
+            status: Mutex::new(Status::new()),
             state: watch::Sender::new(WorkerState::Starting),
             ended: watch::Sender::new(None),
             store,
@@ -189,64 +175,6 @@ impl Core {
 
     pub(super) fn now_ms(&self) -> u64 {
         millis(self.begun.elapsed())
-    }
-
-    // ---- what it is doing
-
-    /// Moves to a state, if the table of worker states allows it. A quiet worker stays quiet whatever the store says.
-    pub(super) fn become_state(&self, next: WorkerState, reason: Option<String>) {
-        let mut status = lock(&self.status);
-        let (next, reason) = match (&status.quiet, next) {
-            (Some(why), WorkerState::Active | WorkerState::Inactive) => {
-                (WorkerState::Quiet, Some(why.clone()))
-            }
-            _ => (next, reason),
-        };
-        if status.state == next && status.reason == reason {
-            return;
-        }
-        if status.state != next {
-            if !status.state.may_become(next) {
-                return;
-            }
-            status.since = clock::instant();
-            status.state = next;
-        }
-        tracing::info!(worker = %self.options.name, release = %self.release, state = %next,
-            reason = reason.as_deref().unwrap_or_default(), "worker state");
-        status.reason = reason;
-        drop(status);
-        self.state.send_replace(next);
-        self.wake_heartbeat.notify_one();
-    }
-
-    /// State, reason, and for how long.
-    pub(super) fn status(&self) -> (WorkerState, Option<String>, Duration) {
-        let status = lock(&self.status);
-        (status.state, status.reason.clone(), status.since.elapsed())
-    }
-
-    pub(super) fn quiet(&self, reason: &str) {
-        lock(&self.status).quiet = Some(reason.to_owned());
-        self.become_state(WorkerState::Quiet, Some(reason.to_owned()));
-        self.give_back_unstarted();
-        self.wake_claimer.notify_one();
-    }
-
-    pub(super) fn resume(&self) {
-        if lock(&self.status).quiet.take().is_some() {
-            let reason = "resumed, and has not asked the store yet".to_owned();
-            self.become_state(WorkerState::Inactive, Some(reason));
-            self.wake_claimer.notify_one();
-        }
-    }
-
-    pub(super) fn is_quiet(&self) -> bool {
-        lock(&self.status).quiet.is_some()
-    }
-
-    pub(super) fn watch_state(&self) -> watch::Receiver<WorkerState> {
-        self.state.subscribe()
     }
 
     // ---- how it ends

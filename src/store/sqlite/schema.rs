@@ -45,10 +45,10 @@ CREATE TABLE job(
   claimed_at INTEGER, fin_at INTEGER, ran_us INTEGER, aid INTEGER, nonce BLOB,
   park TEXT, park_by TEXT, crash_mark INTEGER, history TEXT);
 CREATE UNIQUE INDEX job_id ON job(tid, id);
-CREATE INDEX job_due ON job(tid, run_at) WHERE state IN (2, 3);
-CREATE INDEX job_expiry ON job(tid, exp_at) WHERE exp_at IS NOT NULL AND state IN (0, 2, 3, 4);
+CREATE INDEX job_due ON job(tid, run_at) WHERE state BETWEEN 2 AND 3;
+CREATE INDEX job_expiry ON job(tid, exp_at) WHERE exp_at IS NOT NULL AND state <= 4 AND state <> 1;
 CREATE INDEX job_parked ON job(sid) WHERE state = 4;
-CREATE INDEX job_ended ON job(tid, fin_at) WHERE state IN (6, 7, 8);
+CREATE INDEX job_ended ON job(tid, fin_at) WHERE state >= 6;
 CREATE TABLE ready(pid INTEGER NOT NULL, ord INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(pid, ord)) WITHOUT ROWID;
 CREATE TABLE lease(lid INTEGER PRIMARY KEY, tid INTEGER NOT NULL, nonce BLOB NOT NULL UNIQUE, aid INTEGER NOT NULL,
   incarnation BLOB NOT NULL, claimed_at INTEGER NOT NULL, until INTEGER NOT NULL, suspect INTEGER NOT NULL, held BLOB NOT NULL);

@@ -51,7 +51,7 @@ fn may_rescue(session: &Session, tid: i64, lease: Duration) -> Step<bool> {
 fn promote(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
     let due: Vec<(i64, i64, i64, Option<i64>)> = {
         let mut statement = session.conn.prepare_cached(
-            "SELECT seq, sid, state, exp_at FROM job WHERE tid = ?1 AND state IN (2, 3) AND run_at <= ?2 ORDER BY run_at LIMIT ?3",
+            "SELECT seq, sid, state, exp_at FROM job WHERE tid = ?1 AND state BETWEEN 2 AND 3 AND run_at <= ?2 ORDER BY run_at LIMIT ?3",
         )?;
         let rows = statement.query_map(params![tid, session.now.ms(), MAX_BATCH as i64], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
@@ -210,7 +210,7 @@ fn suspect(session: &mut Session, held: Held, charged: bool) -> Step<()> {
 fn expire(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
     let due: Vec<(i64, i64, i64, i64, i64)> = {
         let mut statement = session.conn.prepare_cached(
-            "SELECT seq, sid, state, pid, ord FROM job WHERE tid = ?1 AND exp_at IS NOT NULL AND state IN (0, 2, 3, 4) AND exp_at <= ?2
+            "SELECT seq, sid, state, pid, ord FROM job WHERE tid = ?1 AND exp_at IS NOT NULL AND state <= 4 AND state <> 1 AND exp_at <= ?2
              ORDER BY exp_at LIMIT 2000",
         )?;
         let rows = statement.query_map(params![tid, session.now.ms()], |row| {
@@ -262,7 +262,7 @@ fn unpark(session: &mut Session, tid: i64, ask: &SweepAsk, swept: &mut Swept) ->
 fn next_due(session: &Session, tid: i64) -> Step<Option<Duration>> {
     let at: Option<i64> = session
         .conn
-        .prepare_cached("SELECT min(run_at) FROM job WHERE tid = ?1 AND state IN (2, 3)")?
+        .prepare_cached("SELECT min(run_at) FROM job WHERE tid = ?1 AND state BETWEEN 2 AND 3")?
         .query_row([tid], |row| row.get(0))?;
     Ok(at.map(|at| Timestamp::from_ms(at).since(session.now)))
 }

@@ -81,7 +81,7 @@ pub(super) fn by_age(session: &mut Session, tid: i64) -> Step<u64> {
     }
     let dead: Vec<(i64, i64)> = collect(
         session,
-        "SELECT seq, state FROM job WHERE tid = ?1 AND state IN (6, 7, 8) AND fin_at < ?2 ORDER BY fin_at LIMIT 200",
+        "SELECT seq, state FROM job WHERE tid = ?1 AND state >= 6 AND fin_at < ?2 ORDER BY fin_at LIMIT 200",
         params![tid, ended],
     )?;
     for (seq, code) in dead {

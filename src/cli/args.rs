@@ -1,0 +1,314 @@
+//! What can be typed. The doc comments are the help texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::out::{Colour, Format, Times};
+
+/// A job-queue worker runtime that proves it is running
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 110
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(super) struct Global {
+    /// Configuration file, instead of the usual ones
+    #[arg(long, global = true, env = "SLUICEGATE_CONFIG", hide_env = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Store: `sqlite:PATH` (default: jobs.db in the data folder)
+    #[arg(
+        long,
+        global = true,
+        env = "SLUICEGATE_STORE",
+        hide_env = true,
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub(super) store: Option<String>,
+    /// Tier (default: `default`)
+    #[arg(long, global = true, env = "SLUICEGATE_TIER", hide_env = true)]
+    pub(super) tier: Option<String>,
+    /// How data is written
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SLUICEGATE_OUTPUT",
+        hide_env = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    pub(super) output: Format,
+    /// The same as `-o json`
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Tables without their first line
+    #[arg(long, global = true)]
+    pub(super) no_headers: bool,
+    /// How times are written in tables
+    #[arg(
+        long,
+        global = true,
+        env = "SLUICEGATE_TIME",
+        hide_env = true,
+        value_enum,
+        default_value = "relative"
+    )]
+    pub(super) time: Times,
+    /// When colour is used
+    #[arg(
+        long,
+        global = true,
+        env = "SLUICEGATE_COLOR",
+        hide_env = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHEN"
+    )]
+    pub(super) color: Colour,
+    /// No messages, only data and errors
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+    /// More messages: which store and why
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(super) verbose: bool,
+    /// How long commands that wait do so
+    #[arg(
+        long,
+        global = true,
+        env = "SLUICEGATE_TIMEOUT",
+        hide_env = true,
+        default_value = "5m",
+        value_name = "DUR"
+    )]
+    pub(super) timeout: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Everything on this machine, with no set-up: store, worker, API, inbox
+    Dev(Listen),
+    /// Run a worker in the foreground
+    Work(Work),
+    /// Serve the API
+    Serve(Listen),
+    /// One screen: activation, workers, queues
+    Status,
+    /// Enqueue and look after jobs
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// See queues
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script
+    Completion {
+        /// For which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+    /// Help on a command or a topic: exit-codes, environment, states
+    Help {
+        /// A command, or a topic
+        topic: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Listen {
+    /// Where the API listens (default: 127.0.0.1:7434; port 0 takes a free one)
+    #[arg(long, value_name = "ADDR")]
+    pub(super) api_listen: Option<String>,
+    /// Where the probes listen (default: 127.0.0.1:7433; port 0 takes a free one)
+    #[arg(long, value_name = "ADDR")]
+    pub(super) health_listen: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Work {
+    /// This worker's name (default: host and process id)
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// This worker's release (default: the implicit release `default`)
+    #[arg(long, env = "SLUICEGATE_RELEASE", hide_env = true)]
+    pub(super) release: Option<String>,
+    /// The queues it serves, separated by commas (default: all)
+    #[arg(long, value_name = "A,B")]
+    pub(super) queues: Option<String>,
+    /// Jobs it runs at once (default: 200)
+    #[arg(long, value_name = "N")]
+    pub(super) slots: Option<String>,
+    /// Where the probes listen (default: 127.0.0.1:7433; port 0 takes a free one)
+    #[arg(long, value_name = "ADDR")]
+    pub(super) health_listen: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobCommand {
+    /// Enqueue a job, or many from a file
+    Enqueue(Box<Enqueue>),
+    /// List jobs, newest first
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Tell a job's story
+    Show {
+        /// The job
+        id: String,
+    },
+    /// Wait until jobs have ended
+    Wait {
+        /// The jobs
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Run again what is dead, cancelled or expired; run now what waits
+    Retry(Act),
+    /// Call off what waits; ask the worker to stop what runs
+    Cancel(Act),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Act {
+    /// The jobs
+    #[arg(required = true)]
+    pub(super) ids: Vec<String>,
+    /// Why, for the ledger
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only say what would happen
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Enqueue {
+    /// The kind, such as `echo` or `notify.email`
+    #[arg(required_unless_present = "from_file", conflicts_with = "from_file")]
+    pub(super) kind: Option<String>,
+    /// Arguments as JSON; `-` reads them from standard input (default: `{}`)
+    #[arg(conflicts_with = "from_file")]
+    pub(super) args: Option<String>,
+    /// Queue (default: `default`)
+    #[arg(long)]
+    pub(super) queue: Option<String>,
+    /// Delay before the first attempt, such as 10m
+    #[arg(long = "in", value_name = "DUR", conflicts_with = "at")]
+    pub(super) delay: Option<String>,
+    /// Time of the first attempt, such as 2026-01-10T09:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(super) at: Option<String>,
+    /// Too late to be useful after so long, such as 1h
+    #[arg(long, value_name = "DUR", conflicts_with = "expires_at")]
+    pub(super) expires_in: Option<String>,
+    /// Too late to be useful from this time on
+    #[arg(long, value_name = "TIME")]
+    pub(super) expires_at: Option<String>,
+    /// A job id of your own
+    #[arg(long, conflicts_with = "idempotency_key")]
+    pub(super) id: Option<String>,
+    /// The same key and content again is the same job
+    #[arg(long, value_name = "KEY")]
+    pub(super) idempotency_key: Option<String>,
+    /// At most one such job at a time: refused while another of this kind and these arguments exists within so long
+    #[arg(long, value_name = "DUR")]
+    pub(super) unique: Option<String>,
+    /// The key that makes it unique, instead of kind and arguments
+    #[arg(long, value_name = "KEY")]
+    pub(super) unique_key: Option<String>,
+    /// Failed attempts after which it is dead
+    #[arg(long, value_name = "N")]
+    pub(super) retry: Option<u32>,
+    /// Time-out of one attempt, such as 30s
+    #[arg(long, value_name = "DUR")]
+    pub(super) job_timeout: Option<String>,
+    /// Higher goes first, -9 to 9
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(super) priority: Option<i64>,
+    /// A label to find it by
+    #[arg(long = "tag", value_name = "K=V")]
+    pub(super) tags: Vec<String>,
+    /// Wait for its end and say how it went
+    #[arg(long, conflicts_with = "from_file")]
+    pub(super) wait: bool,
+    /// Enqueue a file of JSON lines, one enqueue body each; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["queue", "delay", "at", "expires_in", "expires_at", "id",
+        "idempotency_key", "unique", "unique_key", "retry", "job_timeout", "priority", "tags"])]
+    pub(super) from_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct List {
+    /// Only this state
+    #[arg(long)]
+    pub(super) state: Option<String>,
+    /// Only this queue
+    #[arg(long)]
+    pub(super) queue: Option<String>,
+    /// Only this kind
+    #[arg(long)]
+    pub(super) kind: Option<String>,
+    /// Only with this text in the last error
+    #[arg(long, value_name = "TEXT")]
+    pub(super) error: Option<String>,
+    /// Only with this tag
+    #[arg(long = "tag", value_name = "K=V")]
+    pub(super) tags: Vec<String>,
+    /// Only enqueued at least so long ago, such as 1h
+    #[arg(long, value_name = "DUR")]
+    pub(super) older_than: Option<String>,
+    /// Most jobs to list
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub(super) limit: u16,
+    /// Where the last page ended
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) page_token: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// List queues with their depth by state
+    #[command(visible_alias = "ls")]
+    List,
+    /// One queue, by kind
+    Show {
+        /// The queue
+        queue: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// The effective configuration
+    Show {
+        /// And where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check it without starting anything
+    Validate,
+    /// Every key: what it takes, its default, what it is for
+    Docs {
+        /// Only this section
+        section: Option<String>,
+    },
+    /// Which files are looked for, and which is read
+    Path,
+}

@@ -1,0 +1,111 @@
+//! What every command starts with: output, configuration, store. Each is opened when it is first needed, so that a
+//! command that needs none touches none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::{Global, Listen};
+use super::error::{CliError, CliResult};
+use super::exit::Exit;
+use super::out::{Format, Out};
+use crate::client::Client;
+use crate::clock::{duration_from_secs, parse_duration};
+use crate::config::{Config, Flags, person};
+use crate::location::StoreUrl;
+use crate::names::Tier;
+use crate::store::{self, Actor, Store};
+use crate::worker::Registry;
+
+pub(super) struct Context {
+    pub(super) out: Out,
+    pub(super) registry: Registry,
+    /// What this program is called.
+    pub(super) program: String,
+    global: Global,
+    /// Flags of the command that are also keys.
+    pub(super) flags: Flags,
+}
+
+impl Context {
+    pub(super) fn new(global: Global, registry: Registry, program: String) -> Self {
+        let format = if global.json { Format::Json } else { global.output };
+        let out =
+            Out::new(format, !global.no_headers, global.time, global.color, global.quiet, global.verbose);
+        let mut flags = Flags::new();
+        for (path, flag, value) in [("store.url", "--store", &global.store), ("tier", "--tier", &global.tier)]
+        {
+            if let Some(value) = value {
+                flags.push((path, flag, value.clone()));
+            }
+        }
+        Self { out, registry, program, global, flags }
+    }
+
+    pub(super) fn flag(&mut self, path: &'static str, flag: &'static str, value: Option<String>) {
+        if let Some(value) = value {
+            self.flags.push((path, flag, value));
+        }
+    }
+
+    pub(super) fn listen(&mut self, listen: Listen) {
+        self.flag("api.listen", "--api-listen", listen.api_listen);
+        self.flag("health.listen", "--health-listen", listen.health_listen);
+    }
+
+    pub(super) fn config(&self) -> Result<Config, CliError> {
+        Ok(Config::load(self.global.config.as_deref(), self.flags.clone())?)
+    }
+
+    pub(super) fn store_url(&self, config: &Config) -> Result<StoreUrl, CliError> {
+        let (url, why) = config.store()?;
+        self.out.detail(format!("store {url} ({why})"));
+        Ok(url)
+    }
+
+    pub(super) async fn store(&self, config: &Config) -> Result<Arc<dyn Store>, CliError> {
+        let url = self.store_url(config)?;
+        Ok(store::open(&url).await?)
+    }
+
+    /// The store and the tier: what most commands need.
+    pub(super) async fn open(&self) -> Result<(Arc<dyn Store>, Tier), CliError> {
+        let config = self.config()?;
+        Ok((self.store(&config).await?, config.tier()))
+    }
+
+    pub(super) async fn client(&self) -> Result<Client, CliError> {
+        let (store, tier) = self.open().await?;
+        Ok(Client::new(store, tier))
+    }
+
+    /// `--timeout`.
+    pub(super) fn timeout(&self) -> Result<Duration, CliError> {
+        let timeout = parse_duration(&self.global.timeout)
+            .map_err(|error| CliError::usage(format!("--timeout: {error}")))?;
+        duration_from_secs(timeout.as_secs_f64()).ok_or_else(|| CliError::usage("--timeout: out of range"))
+    }
+
+    pub(super) fn actor(reason: Option<String>) -> Actor {
+        Actor { who: person(), reason }
+    }
+
+    /// Runs a short command on a runtime of one thread; Ctrl-C ends it.
+    pub(super) fn block_on(self, command: impl AsyncFnOnce(&Self) -> CliResult) -> CliResult {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            tokio::select! {
+                result = command(&self) => result,
+                interrupted = tokio::signal::ctrl_c() => {
+                    interrupted?;
+                    Ok(Exit::Interrupted)
+                }
+            }
+        })
+    }
+
+    /// A runtime for workers and servers.
+    pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 4);
+        Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
+    }
+}

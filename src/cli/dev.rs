@@ -1,0 +1,202 @@
+//! `dev`: everything on this machine, with no set-up. No word of success is printed before it was seen.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use tokio_util::sync::CancellationToken;
+
+use super::args::Listen;
+use super::config_cmd::check_handlers;
+use super::context::Context;
+use super::error::{CliError, CliResult};
+use super::exit::Exit;
+use super::{serve, with_builtin, work};
+use crate::activation::WorkerState;
+use crate::client::Client;
+use crate::clock::{human, instant};
+use crate::config::Config;
+use crate::handlers::Delivery;
+use crate::http::inbox::{FileInbox, KEEP};
+use crate::http::{self, HealthServer};
+use crate::job::{Args, NewJob, State};
+use crate::names::{Kind, WorkerName};
+use crate::store::Store;
+use crate::telemetry;
+use crate::worker::{Registry, Worker};
+
+/// How long the first start may take before it is called failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
+    ctx.listen(args);
+    let config = ctx.config()?;
+    let url = ctx.store_url(&config)?;
+    let folder = url.path().and_then(Path::parent).map_or_else(|| PathBuf::from("."), Path::to_owned);
+    let _lock = lock(&folder, &ctx.program)?;
+    let inbox = Arc::new(FileInbox::open(folder.join("inbox"), KEEP)?);
+    let delivery = if config.dev_inbox() { Delivery::Inbox(Arc::clone(&inbox) as _) } else { Delivery::Real };
+    let registry = with_builtin(std::mem::take(&mut ctx.registry), delivery)?;
+    check_handlers(&config, &registry)?;
+    let (api, health) = (bind(&config)?, work::bind(config.health_listen(), "--health-listen")?);
+    let (level, json) = config.log();
+    // The screen belongs to the lines below; what goes wrong is logged, what goes well is not.
+    let logs = telemetry::logs(if level == "info" { "warn" } else { level }, json);
+    let file = config.file.as_ref().map_or_else(
+        || "No config found; using defaults".to_owned(),
+        |path| format!("Config {}", path.display()),
+    );
+    ctx.out.line(format!(
+        "{file} (store {}, 1 worker, {} slots)",
+        url.path().unwrap_or(Path::new("")).display(),
+        config.slots()
+    ))?;
+    let runtime = Context::runtime()?;
+    let result = runtime.block_on(everything(&ctx, &config, registry, inbox, api, health));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    drop(logs);
+    result
+}
+
+fn bind(config: &Config) -> Result<TcpListener, CliError> {
+    work::bind(config.api_listen(), "--api-listen")
+}
+
+/// One `dev` per folder; the second is told of the first. The lock goes with the process, however it ends.
+fn lock(folder: &Path, program: &str) -> Result<File, CliError> {
+    std::fs::create_dir_all(folder).map_err(|error| {
+        CliError::new(Exit::Error, format!("cannot create `{}`: {error}", folder.display()))
+    })?;
+    let path = folder.join("dev.lock");
+    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
+    if flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        file.read_to_string(&mut pid)?;
+        return Err(CliError::new(
+            Exit::Conflict,
+            format!("`{program} dev` runs already in {} (process {})", folder.display(), pid.trim()),
+        )
+        .hint("use that one, or name another store with `--store sqlite:PATH`"));
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    write!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+async fn everything(
+    ctx: &Context,
+    config: &Config,
+    registry: Registry,
+    inbox: Arc<FileInbox>,
+    api: TcpListener,
+    health: TcpListener,
+) -> CliResult {
+    let store = ctx.store(config).await?;
+    store.probe(&config.tier()).await?;
+    ok(ctx, "store", &store.about().detail)?;
+    let worker = start_worker(config, registry, Arc::clone(&store)).await?;
+    let name = worker.facts().map(|facts| facts.presence.worker.to_string()).unwrap_or_default();
+    let shutdown = CancellationToken::new();
+    let probes = http::serve_health(health, Arc::new(worker.clone()), shutdown.clone())?;
+    let (mut interrupted, mut terminated) = (signal(2)?, signal(15)?);
+    let ready = async {
+        worker.until(WorkerState::Active).await;
+        ok(ctx, "worker", &format!("{name}   starting → inactive → active"))?;
+        canary(ctx, config, &store).await
+    };
+    tokio::select! {
+        done = tokio::time::timeout(PATIENCE, ready) => done.unwrap_or_else(|_| Err(not_ready(&worker)))?,
+        ended = worker.ended() => return Err(CliError::new(Exit::Error, format!("the worker ended while it started: {ended:?}"))),
+        _ = interrupted.recv() => worker.stop(),
+        _ = terminated.recv() => worker.stop(),
+    }
+    let address = api.local_addr()?;
+    let served = serve::api(config, Client::new(store, config.tier()))?.inbox(inbox);
+    let serving = tokio::spawn(http::serve_api(api, served, shutdown.clone()));
+    invite(ctx, config, address, &probes)?;
+    let exit = work::until_ended(&worker).await;
+    shutdown.cancel();
+    serving.await.map_err(|error| CliError::new(Exit::Error, error))??;
+    ctx.out.note("stopped; the next start goes on from here");
+    exit
+}
+
+fn signal(number: i32) -> std::io::Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(number))
+}
+
+async fn start_worker(
+    config: &Config,
+    registry: Registry,
+    store: Arc<dyn Store>,
+) -> Result<Worker, CliError> {
+    let mut options = work::options(config);
+    if config.worker_name().is_none() {
+        // Always the same name: after a crash the next start takes over at once what the last one held.
+        options.name = WorkerName::new("dev").map_err(CliError::usage)?;
+    }
+    Ok(Worker::start(store, registry, options).await?)
+}
+
+fn ok(ctx: &Context, what: &str, text: &str) -> Result<(), CliError> {
+    ctx.out.line(format!("{} {what:<10} {text}", ctx.out.mark(true)))
+}
+
+fn not_ready(worker: &Worker) -> CliError {
+    let reason = worker.facts().map_or_else(String::new, |facts| {
+        format!(": {} {}", facts.presence.state, facts.presence.reason.unwrap_or_default())
+    });
+    CliError::new(Exit::Unhealthy, format!("no job ran within {}{reason}", human(PATIENCE)))
+}
+
+/// A job through the whole way: enqueue, claim, run, settle.
+async fn canary(ctx: &Context, config: &Config, store: &Arc<dyn Store>) -> Result<(), CliError> {
+    let mut job =
+        NewJob::raw(Kind::new("echo").map_err(CliError::usage)?, Args::default()).tag("sluicegate", "canary");
+    job.priority = crate::job::new::MAX_PRIORITY;
+    let queue = config.queues().and_then(|queues| queues.first().cloned()).unwrap_or_default();
+    job.queue = queue.clone();
+    let began = instant();
+    let id = Client::new(Arc::clone(store), config.tier()).insert(job).await?.id;
+    let mut wake = store.subscribe(&config.tier()).await?;
+    loop {
+        match store.get(&config.tier(), id).await?.map(|job| job.state) {
+            Some(State::Completed) => break,
+            Some(state) if state.is_final() => {
+                return Err(CliError::new(Exit::Unhealthy, format!("the first job {id} ended as {state}")));
+            }
+            _ => wake.woken(Duration::from_millis(5)).await,
+        };
+    }
+    ok(ctx, "canary", &format!("job ran end to end on queue \"{queue}\" in {}", human(began.elapsed())))
+}
+
+fn invite(
+    ctx: &Context,
+    config: &Config,
+    api: std::net::SocketAddr,
+    probes: &HealthServer,
+) -> Result<(), CliError> {
+    if config.dev_inbox() {
+        ok(ctx, "inbox", &format!("http://{api}/dev/inbox   mail and webhooks sent by jobs land here"))?;
+    }
+    ctx.out.line(format!("  {:<10} http://{api}/v1", "API"))?;
+    ctx.out.line(format!("  {:<10} http://{}/readyz", "health", probes.address()))?;
+    let program =
+        std::env::current_exe().ok().and_then(|path| shorten(&path)).unwrap_or_else(|| ctx.program.clone());
+    ctx.out.line(format!("Try:  {program} job enqueue echo '{{\"hello\":\"world\"}}' --wait"))?;
+    ctx.out.line("Ctrl-C finishes running jobs; a second Ctrl-C gives them back at once.")
+}
+
+/// The program's path as it is typed from here.
+fn shorten(path: &Path) -> Option<String> {
+    let here = std::env::current_dir().ok()?;
+    let near = path.strip_prefix(here).unwrap_or(path);
+    near.to_str().map(str::to_owned)
+}

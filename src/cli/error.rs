@@ -1,0 +1,81 @@
+//! Errors as a person reads them: `error: …`, `caused by: …`, a blank line, `hint: …`.
+
+use super::exit::Exit;
+use crate::client::EnqueueError;
+use crate::config::ConfigError;
+use crate::job::InvalidJob;
+use crate::store::{ErrorKind, StoreError};
+
+/// Why a command failed, and with which code it ends.
+#[derive(Debug)]
+pub(super) struct CliError {
+    pub(super) exit: Exit,
+    pub(super) message: String,
+    pub(super) hints: Vec<String>,
+}
+
+/// What commands return.
+pub(super) type CliResult = Result<Exit, CliError>;
+
+impl CliError {
+    pub(super) fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
+        Self { exit, message: message.to_string(), hints: Vec::new() }
+    }
+
+    pub(super) fn usage(message: impl std::fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        let hints = error.hint.clone().into_iter().collect();
+        Self { hints, ..Self::usage(error) }
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let exit = match error.kind {
+            ErrorKind::Unavailable | ErrorKind::Timeout => Exit::Unreachable,
+            ErrorKind::Refused | ErrorKind::Unsupported => Exit::Usage,
+            _ => Exit::Error,
+        };
+        let hints = error.hint.clone().into_iter().collect();
+        Self { hints, ..Self::new(exit, error) }
+    }
+}
+
+impl From<InvalidJob> for CliError {
+    fn from(error: InvalidJob) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<EnqueueError> for CliError {
+    fn from(error: EnqueueError) -> Self {
+        match error {
+            EnqueueError::Invalid(error) => error.into(),
+            EnqueueError::Store(error) => error.into(),
+            EnqueueError::Unknown { id, .. } => Self::new(Exit::Unreachable, &error)
+                .hint(format!("enqueue it again with `--id {id}`: that cannot store it twice")),
+            EnqueueError::Conflict(id) => {
+                Self::new(Exit::Conflict, &error).hint(format!("see what it is: `job show {id}`"))
+            }
+            EnqueueError::Held { holder, .. } => Self::new(Exit::Conflict, &error)
+                .hint(format!("see the job that holds it: `job show {holder}`")),
+        }
+    }
+}
+
+impl From<std::io::Error> for CliError {
+    fn from(error: std::io::Error) -> Self {
+        let exit = if error.kind() == std::io::ErrorKind::BrokenPipe { Exit::Pipe } else { Exit::Error };
+        Self::new(exit, error)
+    }
+}

@@ -1,0 +1,112 @@
+//! Help, version, completion.
+
+use serde_json::json;
+
+use super::context::Context;
+use super::error::{CliError, CliResult};
+use super::exit::{Exit, TABLE};
+use super::out::to_stderr;
+use crate::config::keys::KEYS;
+use crate::job::State;
+
+/// What clap refuses, or prints because it was asked to.
+pub(super) fn clap_error(error: &clap::Error) -> Exit {
+    if error.use_stderr() {
+        to_stderr(error.render().to_string().trim_end());
+        return Exit::Usage;
+    }
+    match error.print() {
+        Ok(()) => Exit::Ok,
+        Err(_) => Exit::Pipe,
+    }
+}
+
+pub(super) fn topic(mut clap: clap::Command, words: &[String], ctx: &Context) -> CliResult {
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => ctx.out.line(clap.render_long_help())?,
+        ["exit-codes"] => exit_codes(ctx)?,
+        ["environment"] => environment(ctx)?,
+        ["states"] => states(ctx)?,
+        path => {
+            clap.build();
+            let mut found = &mut clap;
+            for word in path {
+                found = found.find_subcommand_mut(word).ok_or_else(|| {
+                    CliError::usage(format!(
+                        "no command or topic `{}`",
+                        crate::names::shown(&words.join(" "))
+                    ))
+                    .hint("topics: exit-codes, environment, states")
+                })?;
+            }
+            let help = found.render_long_help();
+            ctx.out.line(help)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn exit_codes(ctx: &Context) -> Result<(), CliError> {
+    if !ctx.out.is_for_people() {
+        let rows: Vec<_> = TABLE
+            .iter()
+            .map(|(exit, name, when)| json!({ "code": *exit as u8, "name": name, "when": when }))
+            .collect();
+        return ctx.out.json(&rows);
+    }
+    let rows = TABLE
+        .iter()
+        .map(|(exit, name, when)| vec![(*exit as u8).to_string(), (*name).to_owned(), (*when).to_owned()]);
+    ctx.out.table(&["code", "name", "when"], rows.collect())
+}
+
+fn environment(ctx: &Context) -> Result<(), CliError> {
+    let flags = ["config", "store", "tier", "output", "time", "color", "timeout", "release"];
+    let mut rows: Vec<Vec<String>> = flags
+        .iter()
+        .map(|flag| vec![format!("SLUICEGATE_{}", flag.to_uppercase()), format!("the flag --{flag}")])
+        .collect();
+    rows.extend(KEYS.iter().map(|key| vec![key.variable(), key.doc.to_owned()]));
+    rows.extend(
+        ["NO_COLOR", "CLICOLOR_FORCE", "FORCE_COLOR"]
+            .map(|name| vec![name.to_owned(), "whether colour is used".to_owned()]),
+    );
+    rows.extend(
+        ["XDG_DATA_HOME", "XDG_CONFIG_HOME"]
+            .map(|name| vec![name.to_owned(), "where the data and the configuration are".to_owned()]),
+    );
+    ctx.out.table(&["variable", "what it sets"], rows)
+}
+
+fn states(ctx: &Context) -> Result<(), CliError> {
+    let meaning = |state| match state {
+        State::Available => "waiting: any active worker may claim it now",
+        State::Running => "held by a worker under a lease",
+        State::Scheduled => "waiting for its time",
+        State::Retryable => "failed, waiting for its next attempt",
+        State::Parked => "waiting for a capable release or a decision; costs no attempt",
+        State::Completed => "done",
+        State::Dead => "no attempts left, given up, or quarantined after crashes",
+        State::Cancelled => "called off",
+        State::Expired => "too late to be useful",
+    };
+    let rows = State::ALL.map(|state| vec![state.to_string(), meaning(state).to_owned()]);
+    ctx.out.table(&["state", "meaning"], rows.into())
+}
+
+pub(super) fn version(ctx: &Context) -> CliResult {
+    let version = env!("CARGO_PKG_VERSION");
+    if ctx.out.is_for_people() {
+        ctx.out.line(format!("{} {version}", ctx.program))?;
+    } else {
+        ctx.out.json(&json!({ "name": ctx.program, "version": version, "library": "sluicegate" }))?;
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) fn completion(mut clap: clap::Command, shell: clap_complete::Shell, ctx: &Context) -> CliResult {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut clap, &ctx.program, &mut script);
+    ctx.out.line(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(Exit::Ok)
+}

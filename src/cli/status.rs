@@ -1,0 +1,108 @@
+//! `status`: one screen.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::context::Context;
+use super::error::{CliError, CliResult};
+use super::exit::Exit;
+use super::queue;
+use crate::activation::{Activation, WorkerState};
+use crate::clock::human;
+use crate::names::DEFAULT_RELEASE;
+use crate::store::{Census, Seen};
+
+/// A worker that said nothing for three beats is stale.
+const STALE: Duration = Duration::from_secs(9);
+
+pub(super) async fn run(ctx: &Context) -> CliResult {
+    let (store, tier) = ctx.open().await?;
+    let about = store.about();
+    let (activation, workers, census) =
+        (store.activation(&tier).await?, store.workers(&tier).await?, store.census(&tier).await?);
+    let trouble = trouble(&workers, &census);
+    if !ctx.out.is_for_people() {
+        let workers: Vec<_> =
+            workers.iter().map(|seen| json!({ "worker": seen, "stale": seen.age > STALE })).collect();
+        ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble }))?;
+        return Ok(Exit::Ok);
+    }
+    let out = &ctx.out;
+    out.line(format!(
+        "{} tier {tier}   {}",
+        out.mark(trouble.is_none()),
+        trouble.as_deref().unwrap_or("ok")
+    ))?;
+    out.line(format!("store      {}   {}, survives: {}", about.location, about.detail, about.durability))?;
+    out.line(format!("activation {}", activation_line(activation.as_ref())))?;
+    out.line("")?;
+    workers_table(ctx, &workers)?;
+    out.line("")?;
+    queue::table(ctx, &census.queues)?;
+    if workers.is_empty() {
+        out.next(format!("{} work", ctx.program));
+    }
+    Ok(Exit::Ok)
+}
+
+/// What is wrong, as far as these facts tell.
+fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
+    let living: Vec<&Seen> = workers.iter().filter(|seen| seen.age <= STALE).collect();
+    if living.iter().any(|seen| seen.presence.state == WorkerState::Active) {
+        let stuck: u32 = living.iter().map(|seen| seen.presence.stuck).sum();
+        return (stuck > 0).then(|| format!("{stuck} jobs ignore their cancellation"));
+    }
+    let waiting: u64 =
+        census.queues.iter().filter_map(|queue| queue.states.get(&crate::job::State::Available)).sum();
+    let why = living.iter().find_map(|seen| {
+        Some(format!(
+            ": {} is {}, {}",
+            seen.presence.worker,
+            seen.presence.state,
+            seen.presence.reason.as_ref()?
+        ))
+    });
+    Some(format!("no active worker, {waiting} jobs waiting{}", why.unwrap_or_default()))
+}
+
+fn activation_line(activation: Option<&Activation>) -> String {
+    match activation {
+        None => "none yet: the first worker without a release makes one".into(),
+        Some(current) => {
+            let managed = if current.release.as_str() == DEFAULT_RELEASE { "unmanaged" } else { "managed" };
+            format!(
+                "release {}, generation {}, since {}   ({managed})",
+                current.release, current.generation, current.since
+            )
+        }
+    }
+}
+
+fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliError> {
+    let row = |seen: &Seen| {
+        let presence = &seen.presence;
+        let state = if seen.age > STALE {
+            format!("stale for {}", human(seen.age))
+        } else {
+            presence.state.to_string()
+        };
+        let ago = |age: Option<Duration>| {
+            age.map_or_else(|| "-".into(), |age| format!("{} ago", human(age + seen.age)))
+        };
+        vec![
+            presence.worker.to_string(),
+            state,
+            presence.release.to_string(),
+            format!("{}/{}", presence.busy, presence.slots),
+            ago(presence.claim_age),
+            ago(presence.progress_age),
+            presence.completed.to_string(),
+            presence.failed.to_string(),
+            presence.reason.clone().unwrap_or_default(),
+        ]
+    };
+    let headers =
+        ["worker", "state", "release", "busy", "claimed", "progress", "completed", "failed", "reason"];
+    ctx.out.table(&headers, workers.iter().map(row).collect())
+}

@@ -1,0 +1,125 @@
+//! `work`: a worker in the foreground, the entry point of systemd and of containers.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::Work;
+use super::config_cmd::check_handlers;
+use super::context::Context;
+use super::error::{CliError, CliResult};
+use super::exit::Exit;
+use super::out::to_stderr;
+use super::with_builtin;
+use crate::config::Config;
+use crate::handlers::Delivery;
+use crate::http;
+use crate::telemetry;
+use crate::worker::{Ended, Options, Worker};
+
+pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
+    ctx.flag("worker.name", "--name", args.name);
+    ctx.flag("worker.release", "--release", args.release);
+    ctx.flag("worker.queues", "--queues", args.queues);
+    ctx.flag("worker.slots", "--slots", args.slots);
+    ctx.flag("health.listen", "--health-listen", args.health_listen);
+    let config = ctx.config()?;
+    let registry = with_builtin(std::mem::take(&mut ctx.registry), Delivery::Real)?;
+    check_handlers(&config, &registry)?;
+    let listener = bind(config.health_listen(), "--health-listen")?;
+    let (level, json) = config.log();
+    let logs = telemetry::logs(level, json);
+    let runtime = Context::runtime()?;
+    let result = runtime.block_on(async {
+        let store = ctx.store(&config).await?;
+        let worker = Worker::start(store, registry, options(&config)).await?;
+        let shutdown = CancellationToken::new();
+        let probes = http::serve_health(listener, Arc::new(worker.clone()), shutdown.clone())?;
+        tracing::info!(health = %probes.address(), "worker started");
+        let exit = until_ended(&worker).await;
+        shutdown.cancel();
+        exit
+    });
+    // A blocking handler that ignores its cancellation must not keep the process: its lease was given up already.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    drop(logs);
+    result
+}
+
+/// What the configuration says of a worker.
+pub(super) fn options(config: &Config) -> Options {
+    let lease = config.span("worker.lease");
+    let defaults = Options::default();
+    Options {
+        tier: config.tier(),
+        name: config.worker_name().unwrap_or_else(|| defaults.name.clone()),
+        release: config.release(),
+        queues: config.queues(),
+        slots: config.slots(),
+        grace: config.span("worker.shutdown_timeout"),
+        lease,
+        renew_every: (lease / 4).min(defaults.renew_every),
+        presence_every: (lease / 4).min(defaults.presence_every),
+        cancel_grace: config.span("worker.cancel_grace"),
+        settings: config
+            .handlers()
+            .iter()
+            .map(|(kind, (settings, _))| (kind.clone(), settings.clone()))
+            .collect(),
+    }
+}
+
+/// A listener, or an error that says which flag moves it.
+pub(super) fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, CliError> {
+    let bound =
+        TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map_err(|error| {
+        CliError::new(Exit::Error, format!("cannot listen on {address}: {error}"))
+            .hint(format!("choose another address with `{flag} 127.0.0.1:0` (0 takes a free port)"))
+    })
+}
+
+/// Signals until the worker has ended: SIGTERM and SIGINT stop it (the second one cuts the grace), SIGTSTP quiets and
+/// SIGCONT resumes it, SIGTTIN prints what runs.
+pub(super) async fn until_ended(worker: &Worker) -> CliResult {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut quiet, mut resume) = (signal(SignalKind::from_raw(20))?, signal(SignalKind::from_raw(18))?);
+    let mut dump = signal(SignalKind::from_raw(21))?;
+    loop {
+        tokio::select! {
+            ended = worker.ended() => return report(ended),
+            _ = term.recv() => stop(worker, "SIGTERM"),
+            _ = int.recv() => stop(worker, "SIGINT"),
+            _ = quiet.recv() => worker.quiet("SIGTSTP; SIGCONT resumes"),
+            _ = resume.recv() => worker.resume(),
+            _ = dump.recv() => {
+                let lines = worker.dump();
+                to_stderr(&format!("{} jobs run now", lines.len()));
+                lines.iter().for_each(|line| to_stderr(&crate::names::escaped(line)));
+            }
+        }
+    }
+}
+
+fn stop(worker: &Worker, signal: &str) {
+    tracing::info!(signal, "stopping");
+    worker.stop();
+}
+
+fn report(ended: Ended) -> CliResult {
+    match ended {
+        Ended::Stopped { returned } => {
+            tracing::info!(returned, "worker stopped");
+            Ok(Exit::Ok)
+        }
+        Ended::Superseded => Err(CliError::new(
+            Exit::Conflict,
+            "another process registered under this worker's name, and took it over",
+        )
+        .hint("give each worker a name of its own with `--name`")),
+        Ended::Broken(reason) => Err(CliError::new(Exit::Error, format!("the worker broke: {reason}"))),
+    }
+}

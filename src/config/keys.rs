@@ -1,0 +1,267 @@
+//! Every key there is, in one table: what it takes, its default, and what it is for. Reading, checking, the names of
+//! environment variables and the documentation all come from here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::clock::parse_duration;
+use crate::location::StoreUrl;
+use crate::names::{Queue, Release, Tier, WorkerName, shown};
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Takes {
+    /// A store URL.
+    Store,
+    /// The name of a tier.
+    Tier,
+    /// The name of a worker.
+    Worker,
+    /// The name of a release.
+    Release,
+    /// Names of queues; in one text separated by commas.
+    Queues,
+    /// A whole number within bounds.
+    Count(u64, u64),
+    /// A duration within bounds, in milliseconds.
+    Span(u64, u64),
+    /// An address and port.
+    Address,
+    /// A path.
+    Path,
+    /// `true` or `false`.
+    Switch,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+}
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.name`, or `name` at the top.
+    pub path: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// The default, as text; `None` when there is none.
+    pub default: Option<&'static str>,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+
+/// The table.
+pub const KEYS: &[Key] = &[
+    key("tier", Takes::Tier, Some("default"), "the tier that commands and workers belong to"),
+    key(
+        "store.url",
+        Takes::Store,
+        None,
+        "where the jobs are: `sqlite:PATH`; without it, `jobs.db` in the data folder",
+    ),
+    key(
+        "worker.name",
+        Takes::Worker,
+        None,
+        "this worker's name; without it, host and process id. The same name again takes over",
+    ),
+    key(
+        "worker.release",
+        Takes::Release,
+        None,
+        "this worker's release; without it, the implicit release `default`",
+    ),
+    key("worker.queues", Takes::Queues, None, "the queues it serves; without it, all of the tier"),
+    key(
+        "worker.slots",
+        Takes::Count(1, 100_000),
+        Some("200"),
+        "jobs it runs at once; waiting jobs are cheap",
+    ),
+    key(
+        "worker.shutdown_timeout",
+        Takes::Span(0, 24 * HOUR),
+        Some("25s"),
+        "how long a stop waits for running jobs before it gives them back",
+    ),
+    key(
+        "worker.cancel_grace",
+        Takes::Span(0, HOUR),
+        Some("5s"),
+        "how long a cancelled job may go on before it is dropped",
+    ),
+    key(
+        "worker.lease",
+        Takes::Span(2 * SECOND, HOUR),
+        Some("15s"),
+        "how long a job stays with a worker that says nothing; renewed about four times in it",
+    ),
+    key(
+        "api.listen",
+        Takes::Address,
+        Some("127.0.0.1:7434"),
+        "where `serve` and `dev` answer `/v1`; beyond loopback only with a token",
+    ),
+    key(
+        "api.token_file",
+        Takes::Path,
+        None,
+        "a file with the token that `/v1` asks for; mode 0640 or stricter",
+    ),
+    key(
+        "health.listen",
+        Takes::Address,
+        Some("127.0.0.1:7433"),
+        "where `work` and `dev` answer `/livez` and `/readyz`",
+    ),
+    key("dev.inbox", Takes::Switch, Some("true"), "in `dev`, what jobs send lands in the local inbox"),
+    key(
+        "log.level",
+        Takes::OneOf(&["error", "warn", "info", "debug", "trace"]),
+        Some("info"),
+        "how much `work`, `serve` and `dev` log to standard error",
+    ),
+    key("log.format", Takes::OneOf(&["text", "json"]), Some("text"), "how it is written"),
+];
+
+const fn key(path: &'static str, takes: Takes, default: Option<&'static str>, doc: &'static str) -> Key {
+    Key { path, takes, default, doc }
+}
+
+impl Key {
+    /// The key of a path.
+    #[must_use]
+    pub fn find(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// Its environment variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("SLUICEGATE__{}", self.path.to_ascii_uppercase().replace('.', "__"))
+    }
+
+    /// What it takes, in words.
+    #[must_use]
+    pub fn expects(&self) -> String {
+        match self.takes {
+            Takes::Store => "`sqlite:PATH`".into(),
+            Takes::Tier | Takes::Worker | Takes::Release => {
+                format!("a name matching `{}`", crate::names::PATTERN)
+            }
+            Takes::Queues => "queue names".into(),
+            Takes::Count(least, most) => format!("a whole number from {least} to {most}"),
+            Takes::Span(least, most) => format!("a duration from {} to {}", span(least), span(most)),
+            Takes::Address => "an address and port such as `127.0.0.1:7434`".into(),
+            Takes::Path => "a path".into(),
+            Takes::Switch => "`true` or `false`".into(),
+            Takes::OneOf(words) => format!("one of {}", words.join(", ")),
+        }
+    }
+
+    /// Checks a value given as text.
+    ///
+    /// # Errors
+    /// Says what was expected and what was given.
+    pub fn check(&self, text: &str) -> Result<(), String> {
+        let good = match self.takes {
+            Takes::Store => return text.parse::<StoreUrl>().map(drop).map_err(|error| error.to_string()),
+            Takes::Tier => return Tier::new(text).map(drop).map_err(|error| error.to_string()),
+            Takes::Worker => return WorkerName::new(text).map(drop).map_err(|error| error.to_string()),
+            Takes::Release => return Release::new(text).map(drop).map_err(|error| error.to_string()),
+            Takes::Queues => return queues(text).map(drop),
+            Takes::Count(least, most) => text.parse::<u64>().is_ok_and(|n| (least..=most).contains(&n)),
+            Takes::Span(least, most) => {
+                parse_duration(text).is_ok_and(|d| (least..=most).contains(&millis(d)))
+            }
+            Takes::Address => text.parse::<SocketAddr>().is_ok(),
+            Takes::Path => !text.is_empty() && !text.contains('\0'),
+            Takes::Switch => matches!(text, "true" | "false"),
+            Takes::OneOf(words) => words.contains(&text),
+        };
+        if good { Ok(()) } else { Err(format!("expected {}, got `{}`", self.expects(), shown(text))) }
+    }
+}
+
+/// Queue names separated by commas.
+pub(super) fn queues(text: &str) -> Result<Vec<Queue>, String> {
+    text.split(',').map(|name| Queue::new(name.trim()).map_err(|error| error.to_string())).collect()
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn span(ms: u64) -> String {
+    match ms / SECOND {
+        secs if secs % 3_600 == 0 && secs > 0 => format!("{}h", secs / 3_600),
+        secs => format!("{secs}s"),
+    }
+}
+
+/// The known word nearest to a misspelt one, if it is near.
+#[must_use]
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (distance(word, known), known))
+        .filter(|(far, known)| *far <= known.len().div_ceil(3))
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut corner = i;
+        let mut left = i + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (slot, to) in row.iter_mut().skip(1).zip(&b) {
+            let best = (corner + usize::from(from != *to)).min(left + 1).min(*slot + 1);
+            corner = *slot;
+            *slot = best;
+            left = best;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_valid() {
+        for key in KEYS {
+            if let Some(default) = key.default {
+                assert_eq!(key.check(default), Ok(()), "{}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn h11_values_out_of_bounds_say_which_bounds() {
+        for (path, text, wanted) in [
+            ("worker.lease", "0", "2s to 1h"),
+            ("worker.lease", "1ms", "2s to 1h"),
+            ("worker.lease", "3650d", "2s to 1h"),
+            ("worker.slots", "0", "1 to 100000"),
+            ("worker.slots", "1000000000", "1 to 100000"),
+            ("worker.queues", "mail,../x", "bad queue name"),
+            ("api.listen", "localhost", "127.0.0.1:7434"),
+        ] {
+            let error = Key::find(path).map(|key| key.check(text)).unwrap_or(Ok(())).unwrap_err();
+            assert!(error.contains(wanted), "{path}={text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_word_finds_its_neighbour() {
+        assert_eq!(nearest("worker.slot", KEYS.iter().map(|key| key.path)), Some("worker.slots"));
+        assert_eq!(nearest("zzzz", KEYS.iter().map(|key| key.path)), None);
+    }
+}

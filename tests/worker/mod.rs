@@ -1,0 +1,18 @@
+//! The worker on a real SQLite store: what it promises, one named test each.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and a measurement prints"
+)]
+
+mod bench;
+mod ends;
+mod faulty;
+mod jobs;
+mod leases;
+mod releases;
+mod speed;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Ask, Facts, Probe, Status, Thresholds, judge};
+use super::{Ask, Facts, Memory, Past, Probe, Status, Thresholds, judge};
 use crate::activation::WorkerState;
 use crate::clock::Timestamp;
 
@@ -168,4 +168,56 @@ fn text_is_short_when_all_is_well() {
     let text = verdict(&with(|f| f.state = WorkerState::Quiet)).to_text(false);
     assert!(text.contains("[-]activation failed: worker is quiet for 2h 00m"), "{text}");
     assert!(text.ends_with("readyz check failed\n"), "{text}");
+}
+
+fn snapshot(busy: u32, backlog: bool, ticks: u64) -> Result<crate::worker::Facts, crate::names::BadName> {
+    let presence = crate::store::Presence {
+        worker: crate::names::WorkerName::new("w-1")?,
+        incarnation: crate::ids::Nonce::new(),
+        host: String::new(),
+        pid: 1,
+        release: crate::names::Release::default(),
+        capability: String::new(),
+        state: WorkerState::Active,
+        reason: None,
+        generation: 1,
+        kinds: Vec::new(),
+        queues: None,
+        slots: 8,
+        busy,
+        stuck: 0,
+        ticks,
+        claim_age: None,
+        progress_age: None,
+        completed: 0,
+        failed: 0,
+        version: String::new(),
+    };
+    Ok(crate::worker::Facts {
+        presence,
+        state_age: s(60),
+        store_down: None,
+        runtime_age: s(0),
+        backlog,
+        unsettled: 0,
+        lost: 0,
+    })
+}
+
+#[test]
+fn what_was_seen_before_is_remembered_until_it_ends() -> Result<(), crate::names::BadName> {
+    let (memory, begin) = (Memory::default(), crate::clock::instant());
+    let mut look =
+        |at, busy, backlog, ticks| Ok(memory.remember(&snapshot(busy, backlog, ticks)?, begin + s(at)));
+    let past = |looped, free: Option<u64>, backlog: Option<u64>| Past {
+        loop_age: s(looped),
+        free_age: free.map(s),
+        backlog_age: backlog.map(s),
+    };
+    assert_eq!(look(0, 0, true, 5)?, past(0, Some(0), Some(0)), "the first look has no past");
+    assert_eq!(look(10, 7, true, 6)?, past(0, Some(10), Some(10)));
+    assert_eq!(look(20, 8, true, 6)?, past(10, None, Some(20)), "full");
+    assert_eq!(look(30, 7, false, 6)?, past(20, Some(0), None), "a slot came free, and the backlog is gone");
+    assert_eq!(look(31, 7, true, 7)?, past(0, Some(1), Some(0)));
+    Ok(())
 }

@@ -207,7 +207,7 @@ fn snapshot(busy: u32, backlog: bool, ticks: u64) -> Result<crate::worker::Facts
 #[test]
 fn what_was_seen_before_is_remembered_until_it_ends() -> Result<(), crate::names::BadName> {
     let (memory, begin) = (Memory::default(), crate::clock::instant());
-    let mut look =
+    let look =
         |at, busy, backlog, ticks| Ok(memory.remember(&snapshot(busy, backlog, ticks)?, begin + s(at)));
     let past = |looped, free: Option<u64>, backlog: Option<u64>| Past {
         loop_age: s(looped),

@@ -119,7 +119,7 @@ impl Memory {
         Some(Facts::gather(&worker, &past, clock::wall()))
     }
 
-    fn remember(&self, worker: &worker::Facts, now: Instant) -> Past {
+    pub(super) fn remember(&self, worker: &worker::Facts, now: Instant) -> Past {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let presence = &worker.presence;
         seen.backlog_since = worker.backlog.then(|| seen.backlog_since.unwrap_or(now));

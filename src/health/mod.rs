@@ -5,6 +5,8 @@
 
 pub mod facts;
 pub mod rules;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 
 pub use facts::{Facts, Memory, Past, Source};

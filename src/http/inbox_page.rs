@@ -147,7 +147,11 @@ fn write_message(html: &mut String, message: &InboxMessage) -> fmt::Result {
         Some((at, _)) => (body.get(..at).unwrap_or_default(), "\n… (cut; the JSON has all of it)"),
         None => (body.as_str(), ""),
     };
-    writeln!(html, "<pre>{}{cut}</pre>\n</details>", Text(shown))
+    if !body.is_empty() {
+        writeln!(html, "<pre>{}{cut}</pre>", Text(shown))?;
+    }
+    html.push_str("</details>\n");
+    Ok(())
 }
 
 #[cfg(test)]

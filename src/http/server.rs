@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +63,12 @@ pub(crate) trait Face: Send + Sync + 'static {
 }
 
 /// How long to wait when the process or the machine has no more files: nothing tells us when there are some again.
-const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
+const NO_FILES_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long, …
+const LINGER: Duration = Duration::from_secs(1);
+/// …and for how much, a client that was refused may go on sending.
+const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Serves until `shutdown`, then lets what runs finish within the grace.
 pub(crate) async fn serve<F: Face>(
@@ -76,13 +82,14 @@ pub(crate) async fn serve<F: Face>(
     let mut tasks = JoinSet::new();
     let mut seats = Seats::default();
     let mut spare = Spare::default();
+    spare.refill();
     loop {
-        spare.refill();
         let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                 seats.ended(ended);
+                spare.refill();
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -122,29 +129,42 @@ async fn accept_failed(error: &io::Error, seats: &mut Seats, spare: &mut Spare) 
     }
     seats.evict_longest_waiting();
     if spare.give_up() {
-        return; // The next accept has a file to use.
+        // The next accept has a file to use, and it is not taken back before a connection has ended: otherwise this
+        // would turn at once, and put out everybody.
+        return tokio::task::yield_now().await;
     }
-    tracing::warn!(%error, "no files left to accept connections with: raise the limit (`ulimit -n`)");
+    spare.complain(error);
     tokio::time::sleep(NO_FILES_PAUSE).await;
 }
 
 /// An open file that is given up when there are no others, so that one connection at a time can still be served.
 #[derive(Debug, Default)]
-struct Spare(Option<File>);
+struct Spare {
+    file: Option<File>,
+    /// Said once, until there are files again: this comes many times a second.
+    complained: bool,
+}
 
 impl Spare {
     fn refill(&mut self) {
-        if self.0.is_none() {
-            self.0 = File::open("/dev/null").ok();
+        if self.file.is_none() {
+            self.file = File::open("/dev/null").ok();
+            self.complained &= self.file.is_none();
         }
     }
 
     fn is_full(&self) -> bool {
-        self.0.is_some()
+        self.file.is_some()
     }
 
     fn give_up(&mut self) -> bool {
-        self.0.take().is_some()
+        self.file.take().is_some()
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::warn!(%error, "no files left to accept connections with: raise the limit (`ulimit -n`)");
+        }
     }
 }
 
@@ -195,19 +215,33 @@ async fn connection<F: Face>(
             }
         }
     };
+    let slow = result.as_ref().is_err_and(hyper::Error::is_timeout) && !tap.is_empty();
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended early");
-        // hyper closes without a word. Somebody who began a request is told why; an idle connection is just closed.
-        if error.is_timeout() && !tap.is_empty() {
-            too_slow(conn.into_parts().io.into_inner().into_stream());
-        }
+    }
+    if !closing {
+        let stream = conn.into_parts().io.into_inner().into_stream();
+        tokio::select! { () = part(stream, slow) => {} () = seat.evicted() => {} }
     }
 }
 
-fn too_slow(stream: TcpStream) {
-    let said =
-        stream.try_write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    tracing::debug!(?said, "a request's head took too long");
+/// Parts with a client in a way that lets it read our last words: a socket that is closed while it still has unread
+/// bytes takes back what was sent. So what still comes is read, for a little while.
+async fn part(mut stream: TcpStream, slow: bool) {
+    if slow {
+        // hyper closes without a word. Somebody who began a request is told why; an idle connection is just closed.
+        let said = stream
+            .try_write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        tracing::debug!(?said, "a request's head took too long");
+    }
+    let rest = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    match tokio::time::timeout(LINGER, rest).await {
+        Ok(Ok(_)) => {}
+        end => tracing::debug!(?end, "a client did not part in order"),
+    }
 }
 
 /// A panic in a handler ends its connection and nothing else.

@@ -1,0 +1,18 @@
+//! The HTTP faces, over real sockets. Hostile rows are named by their number in the list of hostile inputs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
+mod api;
+mod faulty;
+mod guard;
+mod inbox;
+mod kit;
+mod limits;
+mod probes;
+mod wire;

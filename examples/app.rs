@@ -5,6 +5,8 @@
 //! $ target/debug/examples/app job enqueue greet '{"name":"Ada"}' --wait
 //! ```
 
+#![expect(clippy::print_stderr, reason = "an app of its own prints as it likes")]
+
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};

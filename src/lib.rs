@@ -7,10 +7,12 @@
 //! | 0 words | [`ids`], [`clock`], [`names`], [`location`], [`retry`], [`job`], [`activation`] |
 //! | 1 | `config`: defaults < file < environment < flags |
 //! | 2 | [`store`]: the seam, its engines, the wrapper that measures them |
-//! | 3 | [`client`] (enqueue), `worker` (claim, run, settle), `handlers` (the built-in kinds), `health` |
-//! | 6 faces | `http`, `telemetry`, `cli`: they translate and decide nothing |
+//! | 3 | [`client`] (enqueue), `worker` (claim, run, settle) |
+//! | 4 | `handlers` (the built-in kinds), `health` (facts, rules, verdict) |
+//! | 6 faces | `http`, `telemetry`: they translate and decide nothing |
+//! | 7 | `cli`: the face that starts the others |
 //!
-//! `handlers` and `health` may look at `worker`, and at nothing else on their floor.
+//! A room imports nothing from another room of its own floor.
 
 pub mod activation;
 pub mod clock;

@@ -1,4 +1,14 @@
 //! The one integration test binary.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests may panic and print"
+)]
 
+mod floors;
 mod http;
 mod worker;

@@ -34,10 +34,10 @@ impl Store for Faulty {
         Err(self.error())
     }
     async fn claim(&self, _: ClaimAsk) -> Result<Claim, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn settle(&self, _: &Tier, _: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn renew(
         &self,
@@ -45,13 +45,13 @@ impl Store for Faulty {
         _: Vec<sluicegate::ids::Nonce>,
         _: Duration,
     ) -> Result<Vec<Renewed>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn sweep(&self, _: SweepAsk) -> Result<Swept, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn subscribe(&self, _: &Tier) -> Result<Box<dyn Wake>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn get(&self, _: &Tier, _: JobId) -> Result<Option<JobRecord>, StoreError> {
         unimplemented!("a bug, as far as the server is concerned")
@@ -60,19 +60,19 @@ impl Store for Faulty {
         Err(self.error())
     }
     async fn bulk(&self, _: &Tier, _: Vec<JobId>, _: Action, _: &Actor) -> Result<Vec<Acted>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn census(&self, _: &Tier) -> Result<Census, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn activation(&self, _: &Tier) -> Result<Option<Activation>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn flip(&self, _: &Tier, _: Option<u64>, _: Flip, _: &Actor) -> Result<Flipped, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn record(&self, _: &Tier, _: Space, _: &str) -> Result<Option<Record>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn put(
         &self,
@@ -83,7 +83,7 @@ impl Store for Faulty {
         _: &str,
         _: Option<Duration>,
     ) -> Result<Put, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn records(
         &self,
@@ -92,21 +92,21 @@ impl Store for Faulty {
         _: Option<&str>,
         _: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn append(&self, _: &Tier, _: &str, _: &Actor, _: &str) -> Result<u64, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn ledger(&self, _: &Tier, _: u64, _: usize) -> Result<Vec<LedgerEntry>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn beat(&self, _: &Tier, _: &Presence) -> Result<Beat, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn workers(&self, _: &Tier) -> Result<Vec<Seen>, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
     async fn probe(&self, _: &Tier) -> Result<Timestamp, StoreError> {
-        unimplemented!()
+        unreachable!("not used by these tests")
     }
 }

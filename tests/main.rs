@@ -11,4 +11,5 @@
 
 mod floors;
 mod http;
+mod store;
 mod worker;

@@ -54,7 +54,7 @@ impl Store for Faulty {
         unreachable!("not used by these tests")
     }
     async fn get(&self, _: &Tier, _: JobId) -> Result<Option<JobRecord>, StoreError> {
-        unimplemented!("a bug, as far as the server is concerned")
+        unreachable!("a bug, as far as the server is concerned")
     }
     async fn page(&self, _: &Tier, _: PageAsk) -> Result<Page, StoreError> {
         Err(self.error())

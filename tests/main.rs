@@ -10,6 +10,7 @@
 )]
 
 mod floors;
+mod handlers;
 mod http;
 mod store;
 mod worker;

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lettre::transport::smtp::PoolConfig;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use serde::Deserialize;
-use url::{Host, Url};
+use url::Url;
 
 use super::settings::read_secret;
 use crate::location::without_password;
@@ -36,7 +36,18 @@ type Transport = AsyncSmtpTransport<Tokio1Executor>;
 
 /// One pool of connections per server.
 #[derive(Debug, Default)]
-pub(super) struct Mailers(Mutex<HashMap<Settings, Transport>>);
+pub(super) struct Mailers {
+    pools: Mutex<HashMap<Settings, Transport>>,
+    /// A pool starts a task when it is dropped, and panics where it cannot: the worker's last part may be a plain thread.
+    runtime: OnceLock<tokio::runtime::Handle>,
+}
+
+impl Drop for Mailers {
+    fn drop(&mut self) {
+        let _entered = self.runtime.get().map(tokio::runtime::Handle::enter);
+        self.pools.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
 
 /// What became of a mail.
 #[derive(Debug)]
@@ -53,7 +64,8 @@ pub(super) enum Sent {
 
 impl Mailers {
     pub(super) fn get(&self, settings: &Settings) -> Result<Transport, String> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.runtime.get_or_init(tokio::runtime::Handle::current);
+        let mut known = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(transport) = known.get(settings) {
             return Ok(transport.clone());
         }
@@ -76,12 +88,8 @@ fn transport(settings: &Settings) -> Result<Transport, String> {
     }
     let user = url.username().to_owned();
     url.set_username("").map_err(|()| bad("it cannot be used"))?;
-    let local = match url.host() {
-        Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     let starttls = settings.starttls.unwrap_or(if local { StartTls::None } else { StartTls::Required });
     if url.scheme() == "smtp" {
         match starttls {

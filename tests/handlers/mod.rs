@@ -1,0 +1,7 @@
+//! The built-in kinds against real receivers: an HTTP receiver that verifies signatures with the Standard Webhooks
+//! project's own library, and aiosmtpd.
+
+mod email;
+mod peer;
+mod webhook;
+mod whole;

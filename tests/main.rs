@@ -9,6 +9,7 @@
     reason = "tests may panic and print"
 )]
 
+mod cli;
 mod floors;
 mod handlers;
 mod http;

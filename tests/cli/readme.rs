@@ -1,0 +1,48 @@
+//! Every command of the README works as it is printed there.
+
+use super::sandbox::{Sandbox, binary};
+
+/// The commands in the README's console blocks, without those that build.
+fn commands() -> Vec<String> {
+    let text = include_str!("../../README.md");
+    let mut inside = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("```") {
+            inside = line == "```console";
+        } else if inside && let Some(command) = line.strip_prefix("$ ") {
+            found.push(command.to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn every_command_of_the_readme_works() {
+    let commands = commands();
+    assert!(
+        commands.iter().any(|command| command == "cargo run --release -- dev")
+            && commands.iter().any(|command| command == "scripts/test"),
+        "{commands:?}"
+    );
+    let sandbox = Sandbox::new();
+    let mut dev = sandbox.dev();
+    let api = dev.address("API");
+    let health = dev.address("health");
+    for command in commands {
+        if command.starts_with("cargo ") || command == "scripts/test" {
+            continue; // these build; CI runs them
+        }
+        let typed = command
+            .replace(
+                "target/release/examples/app",
+                binary().with_file_name("examples").join("app").to_str().expect("a path"),
+            )
+            .replace("target/release/sluicegate", binary().to_str().expect("a path"))
+            .replace("127.0.0.1:7434", &api)
+            .replace("127.0.0.1:7433", &health);
+        let output =
+            sandbox.command(std::path::Path::new("sh")).args(["-c", &typed]).output().expect("sh runs");
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
+}

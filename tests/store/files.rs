@@ -33,6 +33,21 @@ async fn h25_a_newer_schema_is_refused_and_named() {
 }
 
 #[tokio::test]
+async fn an_older_schema_grows_and_keeps_what_it_holds() {
+    let (_dir, path) = folder();
+    let hand = Hand::of(std::sync::Arc::new(SqliteStore::open(&path).await.expect("a store")), "w");
+    let id = hand.insert_new(job()).await;
+    drop(hand);
+    let conn = rusqlite::Connection::open(&path).expect("the file");
+    conn.execute_batch("DROP TABLE uniq_kept; PRAGMA user_version = 1000").expect("as version 1.0 left it");
+    drop(conn);
+    let hand = Hand::of(std::sync::Arc::new(SqliteStore::open(&path).await.expect("a store")), "w");
+    assert!(hand.get(id).await.is_some());
+    let unique = sluicegate::job::Unique { key: "k".into(), window: None, states: None };
+    hand.insert_new(job().unique(unique)).await;
+}
+
+#[tokio::test]
 async fn another_applications_database_is_refused_and_left_alone() {
     let (_dir, path) = folder();
     rusqlite::Connection::open(&path)

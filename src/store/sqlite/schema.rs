@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::store::{ErrorKind, StoreError};
 
 const MAJOR: i64 = 1;
-const MINOR: i64 = 0;
+const MINOR: i64 = 1;
 /// "SLUI", so that a file that is somebody else's is recognised.
 const APPLICATION_ID: i64 = 0x534c_5549;
 /// Before this, two processes that checkpoint and write can corrupt a WAL database (fixed in 3.51.3).
@@ -71,6 +71,15 @@ CREATE TABLE ledger(tid INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT N
   who TEXT NOT NULL, reason TEXT, detail TEXT NOT NULL, PRIMARY KEY(tid, seq)) WITHOUT ROWID;
 CREATE TABLE presence(tid INTEGER NOT NULL, worker TEXT NOT NULL, incarnation BLOB NOT NULL, at INTEGER NOT NULL,
   since INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(tid, worker)) WITHOUT ROWID;
+";
+
+/// What came after version 1.0. The schema only grows, since an older release may have the file open: nothing here
+/// changes what is there, and all of it may run again.
+const GROWN: &str = "
+-- unique keys that outlive the record of the ended job that holds them (1.1)
+CREATE TABLE IF NOT EXISTS uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id BLOB NOT NULL, state INTEGER NOT NULL,
+  until INTEGER NOT NULL, PRIMARY KEY(tid, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS uniq_kept_until ON uniq_kept(until);
 ";
 
 /// How long SQLite itself waits for a lock, before it is an error.
@@ -185,7 +194,20 @@ fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreErr
         )
         .hint("use the newer program for this store; nothing was changed"));
     }
-    Ok(())
+    if version < MAJOR * 1_000 + MINOR { grow(connection, path) } else { Ok(()) }
+}
+
+/// Brings a file of an earlier version up to this one.
+fn grow(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let sql = |error: rusqlite::Error| explain("upgrade", path, &error);
+    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql)?;
+    // Another process may have been first.
+    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
+    if version < MAJOR * 1_000 + MINOR {
+        tx.execute_batch(GROWN).map_err(sql)?;
+        tx.pragma_update(None, "user_version", MAJOR * 1_000 + MINOR).map_err(sql)?;
+    }
+    tx.commit().map_err(sql)
 }
 
 fn create(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -196,7 +218,7 @@ fn create(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let tables: i64 =
         tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sql)?;
     if version == 0 && tables == 0 {
-        tx.execute_batch(TABLES).map_err(sql)?;
+        tx.execute_batch(TABLES).and_then(|()| tx.execute_batch(GROWN)).map_err(sql)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(sql)?;
         tx.pragma_update(None, "user_version", MAJOR * 1_000 + MINOR).map_err(sql)?;
     }

@@ -2,8 +2,10 @@
 //! engine plugs in with a [`Harness`] and one line of `suite!`.
 
 mod control;
+mod edges;
 mod files;
 mod harness;
+mod model;
 mod rules;
 mod time;
 mod waiting;
@@ -20,6 +22,7 @@ macro_rules! suite {
 
 suite! {
     rules::rule_01_conservation_the_census_equals_a_recount_after_random_steps,
+    model::rule_01_conservation_a_model_agrees_after_every_random_step,
     rules::rule_01_two_clients_that_write_at_once_meet_no_errors,
     rules::rule_01_two_claimers_never_get_the_same_job,
     rules::rule_02_fence_at_claim_no_activation_takes_nothing,
@@ -61,6 +64,18 @@ suite! {
     waiting::parked_jobs_come_back_for_who_can_run_them,
     waiting::pages_go_through_everything_once_and_filters_hold,
     waiting::tiers_do_not_see_each_other,
+    edges::rule_02_a_worker_that_lost_its_place_may_finish_what_it_holds,
+    edges::rule_03_one_settle_of_several_leases_is_answered_in_order,
+    edges::rule_05_the_longest_wait_counts_from_when_a_job_could_run,
+    edges::a_unique_window_longer_than_the_retention_is_kept,
+    edges::rule_08_a_claim_that_took_everything_does_not_say_more,
+    edges::rule_08_a_claim_that_finds_only_what_is_too_late_says_that_there_is_more,
+    edges::rule_08_asking_for_nothing_tells_whether_something_waits,
+    edges::rule_08_a_settle_over_the_limit_is_refused_whole,
+    edges::rule_09_a_suspect_that_ends_properly_is_no_suspect_any_more,
+    edges::rule_09_what_was_to_be_cancelled_is_not_run_again_after_a_crash,
+    edges::rule_10_an_outage_before_the_first_sweep_is_not_a_crash_either,
+    edges::a_refused_step_leaves_nothing_behind,
     control::records_are_compared_and_set_and_versions_never_repeat,
     control::a_flip_is_compared_and_set_and_the_generation_only_rises,
     control::the_ledger_is_in_order,

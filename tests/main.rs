@@ -6,9 +6,12 @@
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::let_underscore_must_use,
+    clippy::disallowed_methods,
     reason = "tests may panic and print"
 )]
 
+mod chaos;
 mod cli;
 mod floors;
 mod handlers;

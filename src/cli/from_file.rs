@@ -12,9 +12,9 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use crate::client::{Client, EnqueueError};
+use crate::job::EnqueueBody;
 use crate::job::NewJob;
 use crate::job::args::MAX_ARGS;
-use crate::job::new::EnqueueBody;
 use crate::store::MAX_BATCH;
 
 /// Longest line, in bytes: the largest arguments and everything around them.

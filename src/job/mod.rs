@@ -2,12 +2,13 @@
 //!
 //! - [`state`]: the states and the table of moves between them
 //! - [`args`]: JSON arguments, checked once at the door
-//! - [`new`]: a job that is to be inserted, with its limits
+//! - [`new`]: a job that is to be inserted, with its limits; [`body`]: the same as JSON, from outside
 //! - [`record`]: a job as a store remembers it
 //! - [`define`]: the `Job` trait, what an app writes for each kind
 //! - [`handler`] (feature `worker`): the `Handler` trait, the context, and outcomes
 
 pub mod args;
+pub mod body;
 pub mod define;
 #[cfg(feature = "worker")]
 pub mod handler;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod state;
 
 pub use args::Args;
+pub use body::EnqueueBody;
 pub use define::Job;
 #[cfg(feature = "worker")]
 pub use handler::{Context, Handler, JobResult, Outcome};

@@ -114,3 +114,19 @@ async fn a_file_that_another_process_holds_is_unavailable_and_comes_back() {
     other.execute_batch("COMMIT").expect("unlocked");
     hand.insert_new(job()).await;
 }
+
+#[tokio::test]
+async fn a_stopped_process_that_has_the_turn_stops_nobody() {
+    let (dir, path) = folder();
+    let hand = Hand::of(std::sync::Arc::new(SqliteStore::open(&path).await.expect("a store")), "w");
+    let signal =
+        fs::File::options().write(true).open(dir.path().join("jobs.db-signal")).expect("the signal file");
+    rustix::fs::flock(&signal, rustix::fs::FlockOperation::LockExclusive).expect("the turn");
+    for _ in 0..40 {
+        hand.insert_new(job()).await;
+    }
+    drop(signal);
+    for _ in 0..40 {
+        hand.insert_new(job()).await;
+    }
+}

@@ -20,6 +20,7 @@ macro_rules! suite {
 
 suite! {
     rules::rule_01_conservation_the_census_equals_a_recount_after_random_steps,
+    rules::rule_01_two_clients_that_write_at_once_meet_no_errors,
     rules::rule_01_two_claimers_never_get_the_same_job,
     rules::rule_02_fence_at_claim_no_activation_takes_nothing,
     rules::rule_02_fence_at_claim_another_release_takes_nothing,

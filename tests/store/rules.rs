@@ -96,6 +96,25 @@ pub(crate) async fn rule_01_two_claimers_never_get_the_same_job(harness: impl Ha
     assert_eq!(seen.len(), 40);
 }
 
+pub(crate) async fn rule_01_two_clients_that_write_at_once_meet_no_errors(harness: impl Harness) {
+    let (a, b) = (Hand::of(harness.store(), "a"), Hand::of(harness.another().await, "b"));
+    a.activate("default").await;
+    // A transaction that first reads and then writes fails as soon as another one wrote in between, unless it took the
+    // lock at its beginning.
+    let work = async |hand: &Hand| {
+        for _ in 0..150 {
+            hand.insert_new(job()).await;
+            let batch = hand.claim(2).await;
+            for index in 0..batch.jobs.len() {
+                assert_eq!(hand.settle(&batch, index, Verdict::Completed).await, Settled::Ok);
+            }
+        }
+    };
+    tokio::join!(work(&a), work(&b));
+    let census = a.store.census(&tier()).await.expect("an answer");
+    assert_eq!(census.queues[0].completed_total, 300);
+}
+
 pub(crate) async fn rule_02_fence_at_claim_no_activation_takes_nothing(harness: impl Harness) {
     let hand = Hand::of(harness.store(), "w");
     let id = hand.insert_new(job()).await;

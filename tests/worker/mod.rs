@@ -15,4 +15,3 @@ mod faulty;
 mod jobs;
 mod leases;
 mod releases;
-mod speed;

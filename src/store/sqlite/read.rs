@@ -1,7 +1,7 @@
 //! Reading, beside the writer: one job, a page of jobs, the census. Every read is short, so that no snapshot keeps the
 //! WAL from being checkpointed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -112,28 +112,33 @@ pub(super) fn get(conn: &Connection, tier: &Tier, id: JobId) -> rusqlite::Result
         .prepare_cached(&format!("{JOB} WHERE j.tid = ?1 AND j.id = ?2"))?
         .query_row(params![tid, id.as_bytes()], |row| Ok((row.get(0)?, record_from(row, tier)?)))
         .optional()?;
-    let Some((seq, mut record)) = row else { return Ok(None) };
-    if record.state == State::Running {
-        held_by(conn, tid, seq, &mut record)?;
-    }
+    let mut found: Vec<(i64, JobRecord)> = row.into_iter().collect();
+    tell_holders(conn, tid, &mut found)?;
     tx.finish()?;
-    Ok(Some(record))
+    Ok(found.pop().map(|(_, record)| record))
 }
 
-/// Who runs a job now: there are few leases, so they are looked through.
-fn held_by(conn: &Connection, tid: i64, seq: i64, record: &mut JobRecord) -> rusqlite::Result<()> {
+/// Tells of running jobs who runs them. The rows do not say it, the leases do; there are few of those.
+fn tell_holders(conn: &Connection, tid: i64, jobs: &mut [(i64, JobRecord)]) -> rusqlite::Result<()> {
+    let mut running: HashMap<i64, &mut JobRecord> = jobs
+        .iter_mut()
+        .filter(|(_, job)| job.state == State::Running)
+        .map(|(seq, job)| (*seq, job))
+        .collect();
+    if running.is_empty() {
+        return Ok(());
+    }
     let mut statement = conn.prepare_cached(
         "SELECT l.lid, l.tid, l.aid, l.claimed_at, l.suspect, l.held, a.worker, a.release FROM lease l JOIN actor a ON a.aid = l.aid WHERE l.tid = ?1",
     )?;
     let mut rows = statement.query([tid])?;
     while let Some(row) = rows.next()? {
         let lease = super::lease::Lease::read(row)?;
-        if lease.held.iter().any(|held| held.seq == seq) {
-            record.claimed_at = Some(Timestamp::from_ms(lease.claimed_at));
-            record.worker = Some(parse(&row.get::<_, String>(6)?)?);
-            record.release = Some(parse(&row.get::<_, String>(7)?)?);
-            record.ran = None;
-            return Ok(());
+        for job in lease.held.iter().filter_map(|held| running.remove(&held.seq)) {
+            job.claimed_at = Some(Timestamp::from_ms(lease.claimed_at));
+            job.worker = Some(parse(&row.get::<_, String>(6)?)?);
+            job.release = Some(parse(&row.get::<_, String>(7)?)?);
+            job.ran = None;
         }
     }
     Ok(())
@@ -167,10 +172,9 @@ fn page_before(
     now: Timestamp,
     mut before: i64,
 ) -> rusqlite::Result<Page> {
-    let mut page = Page { jobs: Vec::new(), next: None };
-    let Some(tid) = tier_id(conn, tier)? else { return Ok(page) };
+    let Some(tid) = tier_id(conn, tier)? else { return Ok(Page { jobs: Vec::new(), next: None }) };
+    let tx = conn.unchecked_transaction()?; // one snapshot for the rows and their leases
     let limit = ask.limit.clamp(1, MAX_BATCH);
-    let code = ask.state.map(super::insert::hot);
     let mut statement = conn.prepare_cached(&format!(
         "{JOB} WHERE j.tid = ?1 AND j.seq < ?2 AND (?3 IS NULL OR j.state = ?3) AND (?4 IS NULL OR q.name = ?4) AND (?5 IS NULL OR s.kind = ?5)
          ORDER BY j.seq DESC LIMIT ?6"
@@ -178,28 +182,30 @@ fn page_before(
     let mut rows = statement.query(params![
         tid,
         before,
-        code,
+        ask.state.map(super::insert::hot),
         ask.queue.as_ref().map(Queue::as_str),
         ask.kind.as_ref().map(Kind::as_str),
         i64::try_from(MAX_SCAN).unwrap_or(i64::MAX)
     ])?;
-    let mut seen = 0;
-    while let Some(row) = rows.next()? {
+    let (mut seen, mut found) = (0, Vec::new());
+    while found.len() < limit
+        && let Some(row) = rows.next()?
+    {
         seen += 1;
         before = row.get(0)?;
         let record = record_from(row, tier)?;
         if wanted(&record, ask, now) {
-            page.jobs.push(record);
-            if page.jobs.len() == limit {
-                page.next = Some(before.to_string());
-                return Ok(page);
-            }
+            found.push((before, record));
         }
     }
-    if seen == MAX_SCAN {
-        page.next = Some(before.to_string());
-    }
-    Ok(page)
+    drop(rows);
+    let more = found.len() == limit || seen == MAX_SCAN;
+    tell_holders(conn, tid, &mut found)?;
+    tx.finish()?;
+    Ok(Page {
+        jobs: found.into_iter().map(|(_, record)| record).collect(),
+        next: more.then(|| before.to_string()),
+    })
 }
 
 fn wanted(record: &JobRecord, ask: &PageAsk, now: Timestamp) -> bool {

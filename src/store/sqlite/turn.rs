@@ -3,19 +3,23 @@
 //! go of it as soon as it has SQLite's: the next in the queue is then the only one that contends, and the last holder has
 //! to queue up behind it.
 //!
-//! The queue is politeness, not safety. A process that is stopped while it queues must not stop the others, so after a
-//! second they go on without.
+//! The queue is politeness, not safety. A process that is stopped while it has the turn must not stop the others, so
+//! after a quarter of a second they go on without, and do not wait for it again for some time.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::clock::instant;
+
+const PATIENCE: Duration = Duration::from_millis(250);
+/// So long nobody waits again for a turn that did not come.
+const GRUDGE: Duration = Duration::from_secs(5);
 
 /// This process's place in the queue.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(super) struct Turn {
     wanted: Arc<AtomicBool>,
     /// The helper thread still waits for a lock that we gave up on.
     pending: bool,
+    /// When we last gave up.
+    gave_up: Option<Instant>,
 }
 
 impl Turn {
@@ -52,23 +58,37 @@ impl Turn {
                 }
             }
         })?;
-        Ok(Self { file, ask, got, wanted, pending: false })
+        Ok(Self { file, ask, got, wanted, pending: false, gave_up: None })
     }
 
-    /// Waits for the turn, but not for ever.
+    /// Waits for the turn, but not for ever: whoever holds it and does not move costs everyone the patience once, and
+    /// then nothing for a while.
     pub(super) fn take(&mut self) {
+        if self.pending && self.got.try_recv().is_ok() {
+            self.pending = false;
+            return;
+        }
+        let impatient = self.gave_up.is_some_and(|at| at.elapsed() < GRUDGE);
         if !self.pending {
             if flock(self.file.as_fd(), FlockOperation::NonBlockingLockExclusive).is_ok() {
+                self.gave_up = None;
+                return;
+            }
+            if impatient {
                 return;
             }
             self.wanted.store(true, Ordering::SeqCst);
             self.pending = self.ask.try_send(()).is_ok();
         }
-        if self.pending {
-            self.wanted.store(true, Ordering::SeqCst);
-            match self.got.recv_timeout(PATIENCE) {
-                Ok(()) => self.pending = false,
-                Err(_) => self.wanted.store(false, Ordering::SeqCst),
+        if !self.pending || impatient {
+            return;
+        }
+        self.wanted.store(true, Ordering::SeqCst);
+        match self.got.recv_timeout(PATIENCE) {
+            Ok(()) => (self.pending, self.gave_up) = (false, None),
+            Err(_) => {
+                self.wanted.store(false, Ordering::SeqCst);
+                self.gave_up = Some(instant());
             }
         }
     }

@@ -20,12 +20,26 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter,
 use super::mail_server::{Server, StartTls};
 use crate::clock::instant;
 
-/// Connecting, TLS and the password.
-const SESSION: Duration = Duration::from_secs(15);
-/// Sender and recipients.
-const ENVELOPE: Duration = Duration::from_secs(10);
-/// The content, and the answer to it. The three together stay below the kind's time-out.
-const CONTENT: Duration = Duration::from_secs(30);
+/// How long each step may take. Together they stay below the kind's time-out.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Connecting, TLS and the password.
+    session: Duration,
+    /// Sender and recipients.
+    envelope: Duration,
+    /// The content, and the answer to it.
+    content: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let [session, envelope, content] = [15, 10, 30].map(Duration::from_secs);
+        Self { session, envelope, content }
+    }
+}
+
+/// One address of the server, so that one that does not answer leaves time for the next.
+const DIAL: Duration = Duration::from_secs(5);
 /// Whether a kept connection still works.
 const ALIVE: Duration = Duration::from_secs(3);
 /// No connection is kept unused for longer, and no more than so many per server.
@@ -47,12 +61,15 @@ pub(super) enum Sent {
 
 /// The connections that wait for the next mail, by server.
 #[derive(Default)]
-pub(super) struct Mailers(Mutex<HashMap<Server, Vec<(Instant, AsyncSmtpConnection)>>>);
+pub(super) struct Mailers {
+    kept: Mutex<HashMap<Server, Vec<(Instant, AsyncSmtpConnection)>>>,
+    limits: Limits,
+}
 
 impl Mailers {
     pub(super) async fn send(&self, server: &Server, mail: &Message) -> Sent {
         // Whatever goes wrong here is between us and the server, and not the mail's fault, 5xx included.
-        let mut connection = match limited(SESSION, self.connection(server)).await {
+        let mut connection = match limited(self.limits.session, self.connection(server)).await {
             Ok(connection) => connection,
             Err(error) => return Sent::NotNow(format!("cannot reach the mail server: {}", error.text)),
         };
@@ -60,7 +77,7 @@ impl Mailers {
             self.keep(server, connection);
             return Sent::Never(why);
         }
-        if let Err(error) = limited(ENVELOPE, announce(&mut connection, mail)).await {
+        if let Err(error) = limited(self.limits.envelope, announce(&mut connection, mail)).await {
             return match error.reply {
                 Some(5) => Sent::Never(format!("the mail server refused it: {}", error.text)),
                 Some(_) => Sent::NotNow(format!("the mail server cannot take it now: {}", error.text)),
@@ -70,7 +87,7 @@ impl Mailers {
             };
         }
         let content = mail.formatted();
-        match limited(CONTENT, async { Ok(connection.message(&content).await?) }).await {
+        match limited(self.limits.content, async { Ok(connection.message(&content).await?) }).await {
             Ok(_) => {
                 self.keep(server, connection);
                 Sent::Accepted
@@ -95,11 +112,11 @@ impl Mailers {
     }
 
     fn kept(&self, server: &Server) -> Option<(Instant, AsyncSmtpConnection)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(server)?.pop()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).get_mut(server)?.pop()
     }
 
     fn keep(&self, server: &Server, connection: AsyncSmtpConnection) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = kept.entry(server.clone()).or_default();
         kept.retain(|(since, _)| since.elapsed() < KEEP);
         if kept.len() < MAX_KEPT {
@@ -118,8 +135,7 @@ async fn connect(server: &Server) -> Result<AsyncSmtpConnection, Broke> {
     let hello = ClientId::default();
     let address = (server.host.as_str(), server.port);
     let wrap = if server.implicit_tls { tls.clone() } else { None };
-    let mut connection =
-        AsyncSmtpConnection::connect_tokio1(address, Some(SESSION), &hello, wrap, None).await?;
+    let mut connection = AsyncSmtpConnection::connect_tokio1(address, Some(DIAL), &hello, wrap, None).await?;
     if let (false, Some(tls)) = (server.implicit_tls, tls)
         && (server.starttls == StartTls::Required || connection.can_starttls())
     {
@@ -187,6 +203,79 @@ impl From<String> for Broke {
 }
 
 async fn limited<T>(limit: Duration, step: impl Future<Output = Result<T, Broke>>) -> Result<T, Broke> {
-    let late = || Err(format!("no answer within {} s", limit.as_secs()).into());
+    let late = || Err(format!("no answer within {} s", limit.as_secs_f64()).into());
     tokio::time::timeout(limit, step).await.unwrap_or_else(|_| late())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::super::mail_server::Settings;
+    use super::*;
+
+    /// A server that serves one connection for each entry: it answers so many lines properly and says no more; after a
+    /// whole mail it closes.
+    async fn server(connections: &'static [usize]) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let smtp = Some(format!("smtp://{}", listener.local_addr().unwrap()));
+        tokio::spawn(async move {
+            let mut silent = Vec::new();
+            for &answers in connections {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = BufReader::new(stream);
+                let script = ["220 hello", "250 hello", "250 sender", "250 to", "354 go on", "250 stored"];
+                for answer in script.iter().take(answers) {
+                    stream.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+                    let mut line = String::new();
+                    // The content ends with a lone dot; everything else is one line.
+                    while stream.read_line(&mut line).await.unwrap_or(0) > 0
+                        && answer.starts_with("354")
+                        && line != ".\r\n"
+                    {
+                        line.clear();
+                    }
+                }
+                if answers < script.len() {
+                    silent.push(stream);
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+        Server::of(&Settings { smtp, ..Settings::default() }).unwrap()
+    }
+
+    fn mail() -> Message {
+        let (from, to) = ("a@example.com".parse().unwrap(), "b@example.org".parse().unwrap());
+        Message::builder().from(from).to(to).body("text".to_owned()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_falls_silent_is_certain_before_the_content_and_uncertain_after() {
+        let [session, envelope, content] = [200; 3].map(Duration::from_millis);
+        let limits = Limits { session, envelope, content };
+        for (connections, certain) in
+            [(&[0], true), (&[1], true), (&[2], true), (&[3], true), (&[4], true), (&[5], false)]
+        {
+            let mailers = Mailers { limits, ..Mailers::default() };
+            let sent = mailers.send(&server(connections).await, &mail()).await;
+            match (&sent, certain) {
+                (Sent::NotNow(why), true) | (Sent::Unknown(why), false) => {
+                    assert!(why.contains("no answer within 0.2 s"), "{why}");
+                }
+                _ => panic!("silent after {connections:?} answers: {sent:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_died_is_replaced() {
+        let (server, mailers) = (server(&[6, 6]).await, Mailers::default());
+        for _ in 0..2 {
+            let sent = mailers.send(&server, &mail()).await;
+            assert!(matches!(sent, Sent::Accepted), "{sent:?}");
+        }
+    }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use lettre::transport::smtp::PoolConfig;
 use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::{AsyncSmtpTransportBuilder, PoolConfig};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use serde::Deserialize;
 use url::Url;
@@ -69,13 +69,14 @@ impl Mailers {
         if let Some(transport) = known.get(settings) {
             return Ok(transport.clone());
         }
-        let transport = transport(settings)?;
+        let transport: Transport = server(settings)?.build();
         known.insert(settings.clone(), transport.clone());
         Ok(transport)
     }
 }
 
-fn transport(settings: &Settings) -> Result<Transport, String> {
+/// How the server is reached. Building the transport itself starts a task, and is for who is about to send.
+fn server(settings: &Settings) -> Result<AsyncSmtpTransportBuilder, String> {
     let text =
         settings.smtp.as_deref().ok_or("no mail server: set `smtp` in `[handlers.\"notify.email\"]`")?;
     let bad = |why: &str| format!("`smtp` `{}`: {why}", without_password(text));
@@ -105,12 +106,12 @@ fn transport(settings: &Settings) -> Result<Transport, String> {
     } else if !user.is_empty() {
         return Err(bad("there is a user but no `password_file`"));
     }
-    Ok(builder.timeout(Some(Duration::from_secs(30))).pool_config(PoolConfig::new().max_size(20)).build())
+    Ok(builder.timeout(Some(Duration::from_secs(30))).pool_config(PoolConfig::new().max_size(20)))
 }
 
 /// Says what is wrong with settings.
 pub(super) fn check(settings: &Settings) -> Result<(), String> {
-    if settings.smtp.is_some() { transport(settings).map(drop) } else { Ok(()) }
+    if settings.smtp.is_some() { server(settings).map(drop) } else { Ok(()) }
 }
 
 pub(super) async fn send(transport: &Transport, mail: Message) -> Sent {

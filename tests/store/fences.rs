@@ -272,7 +272,7 @@ pub(crate) async fn rule_05_store_time_counts_for_leases_and_answers(rig: Rig) {
     let held = rig.get(batch.jobs[0].id).await;
     assert_eq!(held.claimed_at, Some(batch.now));
     assert_eq!(held.worker.map(|worker| worker.to_string()), Some("w-1".into()));
-    assert_eq!(rig.census().await.now, rig.now().await.max(batch.now));
+    assert!(rig.census().await.now >= batch.now);
 }
 
 pub(crate) async fn rule_05_store_time_is_the_same_for_two_clients(rig: Rig) {

@@ -12,6 +12,7 @@
 
 mod bench;
 mod fences;
+mod inserts;
 
 /// One test for every name: on a store where `r1` is active, or on one where nothing is.
 macro_rules! each {
@@ -52,6 +53,28 @@ macro_rules! conformance {
                     rule_04_dead_man_is_disarmed_by_a_confirmation
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;
+                active inserts:
+                    rule_01_conservation_an_inserted_job_is_found_as_it_was_given
+                    rule_01_conservation_through_every_state
+                    rule_01_conservation_a_second_client_sees_it
+                    tiers_do_not_see_each_other
+                    rule_06_idempotent_insert_the_same_again_is_the_same_job
+                    rule_06_idempotent_insert_other_content_is_a_conflict
+                    rule_06_idempotent_insert_twice_in_one_batch
+                    rule_06_idempotent_insert_by_two_clients_at_once
+                    rule_06_idempotency_key_is_remembered_a_day_after_completion_and_no_longer
+                    rule_06_idempotency_key_is_remembered_when_trimmed_by_count
+                    rule_07_honest_outcomes_an_insert_tells_its_durability
+                    rule_08_bounded_steps_batches_over_the_limit_are_refused_whole
+                    rule_08_bounded_steps_max_is_honoured
+                    rule_08_bounded_steps_a_sweep_does_at_most_a_batch_of_each_and_says_that_there_is_more
+                    rule_08_bounded_steps_unparking_says_that_there_is_more
+                    unique_keys_are_held_until_the_job_ends
+                    unique_keys_within_one_batch
+                    unique_keys_with_a_window_are_held_past_the_end
+                    unique_keys_with_named_states_are_held_in_those_only
+                    rule_06_the_same_id_is_the_same_job_even_when_another_holds_its_unique_key
+                    a_worker_is_given_its_own_queues_only;
             }
         }
     };

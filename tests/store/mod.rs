@@ -10,8 +10,10 @@
     reason = "a test fails by panicking, and a seed is printed"
 )]
 
+mod attempts;
 mod bench;
 mod fences;
+mod flow;
 mod inserts;
 
 /// One test for every name: on a store where `r1` is active, or on one where nothing is.
@@ -75,6 +77,44 @@ macro_rules! conformance {
                     unique_keys_with_named_states_are_held_in_those_only
                     rule_06_the_same_id_is_the_same_job_even_when_another_holds_its_unique_key
                     a_worker_is_given_its_own_queues_only;
+                active attempts:
+                    rule_09_attempts_a_failure_costs_one
+                    rule_09_attempts_snooze_park_and_return_cost_nothing
+                    rule_09_attempts_the_story_is_bounded
+                    rule_09_attempts_a_crash_makes_suspects_and_charges_nobody
+                    rule_09_attempts_a_suspect_given_back_is_still_a_suspect
+                    rule_09_attempts_a_killer_is_quarantined_and_its_neighbours_are_not_charged
+                    rule_09_attempts_a_lone_killer_is_quarantined
+                    rule_09_attempts_a_fleet_that_fails_again_and_again_quarantines_nobody
+                    rule_09_attempts_a_failure_after_a_crash_is_charged_as_a_failure_only
+                    rule_10_an_outage_is_not_a_crash
+                    rule_10_without_an_outage_the_lost_are_rescued_when_their_lease_ends
+                    presence_a_new_process_takes_over_and_the_old_leases_are_rescued_at_once
+                    presence_is_listed_aged_and_removed_at_a_stop
+                    presence_a_takeover_ends_what_was_to_be_cancelled;
+                active flow:
+                    order_is_first_in_first_out
+                    priorities_the_higher_goes_first
+                    priorities_most_of_a_claim_goes_to_the_highest_and_the_lower_is_not_starved
+                    priorities_small_claims_do_not_starve_the_lower_either
+                    priorities_hold_for_a_suspect_too
+                    hand_back_goes_to_the_head_in_order
+                    expiry_at_claim
+                    expiry_at_claim_reaches_what_is_behind_it
+                    expiry_at_sweep_from_every_waiting_state
+                    delays_and_next_due
+                    delays_a_time_that_has_passed_is_now
+                    delays_what_is_due_goes_to_the_tail_in_order_of_time
+                    cancel_what_waits_at_once
+                    cancel_what_runs_by_asking_its_worker
+                    cancel_a_wish_does_not_outlive_its_attempt
+                    retry_brings_the_ended_back_with_fresh_attempts
+                    retry_of_what_waits_is_now
+                    bulk_answers_in_order
+                    unparking_of_an_unknown_kind_waits_for_who_knows_it
+                    unparking_of_the_undecodable_waits_for_another_build
+                    unparking_of_the_uncertain_and_the_asked_is_for_people
+                    a_parked_job_that_is_cancelled_is_not_parked;
             }
         }
     };

@@ -82,10 +82,7 @@ fn one(session: &mut Session, tid: i64, job: &NewJob, durability: Durability) ->
             .execute([pid, seq])?;
     }
     if let Some(unique) = &job.extras.unique {
-        session
-            .conn
-            .prepare_cached("INSERT INTO uniq(tid, key, seq) VALUES(?1, ?2, ?3) ON CONFLICT(tid, key) DO UPDATE SET seq = excluded.seq")?
-            .execute(params![tid, unique.key, seq])?;
+        hold(session, tid, &unique.key, seq)?;
     }
     session.moved(sid, None, Some(state));
     session.count(sid, INSERTED);
@@ -158,6 +155,28 @@ fn held(session: &mut Session, tid: i64, unique: &Unique) -> Step<Option<Insert>
         asked.key == unique.key && asked.held_by(state, Timestamp::from_ms(inserted), session.now)
     });
     Ok(holds.then_some(Insert::Held { holder, state }))
+}
+
+fn hold(session: &Session, tid: i64, key: &str, seq: i64) -> Step<()> {
+    session
+        .conn
+        .prepare_cached("INSERT INTO uniq(tid, key, seq) VALUES(?1, ?2, ?3) ON CONFLICT(tid, key) DO UPDATE SET seq = excluded.seq")?
+        .execute(params![tid, key, seq])?;
+    Ok(())
+}
+
+/// Gives a job that comes back its unique key again; `false` when another holds it by now.
+pub(super) fn hold_again(session: &mut Session, tid: i64, seq: i64) -> Step<bool> {
+    let (id, extras): (Vec<u8>, Option<String>) = session
+        .conn
+        .prepare_cached("SELECT id, extras FROM job WHERE seq = ?1")?
+        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let extras = extras.and_then(|text| serde_json::from_str::<Extras>(&text).ok());
+    let Some(unique) = extras.and_then(|extras| extras.unique) else { return Ok(true) };
+    match held(session, tid, &unique)? {
+        Some(Insert::Held { holder, .. }) if holder.as_bytes()[..] != id[..] => Ok(false),
+        _ => hold(session, tid, &unique.key, seq).map(|()| true),
+    }
 }
 
 /// An idempotency key whose job completed and is gone.

@@ -364,6 +364,20 @@ pub(crate) async fn unique_keys_with_named_states_are_held_in_those_only(rig: Ri
     rig.add(job(2).unique(wanted)).await;
 }
 
+pub(crate) async fn unique_keys_are_held_again_by_a_job_that_is_retried(rig: Rig) {
+    let first = rig.add(job(1).unique(unique("k"))).await;
+    rig.act(first, Action::Cancel).await;
+    let second = rig.add(job(2).unique(unique("k"))).await;
+    assert_eq!(rig.act(first, Action::Retry).await, Acted::Refused(State::Cancelled), "another holds it");
+    rig.act(second, Action::Cancel).await;
+    assert_eq!(rig.act(first, Action::Retry).await, Acted::Done(State::Available));
+    assert_eq!(
+        rig.insert(job(3).unique(unique("k"))).await,
+        Insert::Held { holder: first, state: State::Available }
+    );
+    assert_eq!(rig.act(second, Action::Retry).await, Acted::Refused(State::Cancelled));
+}
+
 pub(crate) async fn rule_06_the_same_id_is_the_same_job_even_when_another_holds_its_unique_key(rig: Rig) {
     let first = job(1).unique(unique("k"));
     complete(&rig, first.clone()).await;

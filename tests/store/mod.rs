@@ -12,6 +12,7 @@
 
 mod attempts;
 mod bench;
+mod control;
 mod fences;
 mod flow;
 mod inserts;
@@ -55,28 +56,6 @@ macro_rules! conformance {
                     rule_04_dead_man_is_disarmed_by_a_confirmation
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;
-                active inserts:
-                    rule_01_conservation_an_inserted_job_is_found_as_it_was_given
-                    rule_01_conservation_through_every_state
-                    rule_01_conservation_a_second_client_sees_it
-                    tiers_do_not_see_each_other
-                    rule_06_idempotent_insert_the_same_again_is_the_same_job
-                    rule_06_idempotent_insert_other_content_is_a_conflict
-                    rule_06_idempotent_insert_twice_in_one_batch
-                    rule_06_idempotent_insert_by_two_clients_at_once
-                    rule_06_idempotency_key_is_remembered_a_day_after_completion_and_no_longer
-                    rule_06_idempotency_key_is_remembered_when_trimmed_by_count
-                    rule_07_honest_outcomes_an_insert_tells_its_durability
-                    rule_08_bounded_steps_batches_over_the_limit_are_refused_whole
-                    rule_08_bounded_steps_max_is_honoured
-                    rule_08_bounded_steps_a_sweep_does_at_most_a_batch_of_each_and_says_that_there_is_more
-                    rule_08_bounded_steps_unparking_says_that_there_is_more
-                    unique_keys_are_held_until_the_job_ends
-                    unique_keys_within_one_batch
-                    unique_keys_with_a_window_are_held_past_the_end
-                    unique_keys_with_named_states_are_held_in_those_only
-                    rule_06_the_same_id_is_the_same_job_even_when_another_holds_its_unique_key
-                    a_worker_is_given_its_own_queues_only;
                 active attempts:
                     rule_09_attempts_a_failure_costs_one
                     rule_09_attempts_snooze_park_and_return_cost_nothing
@@ -115,6 +94,44 @@ macro_rules! conformance {
                     unparking_of_the_undecodable_waits_for_another_build
                     unparking_of_the_uncertain_and_the_asked_is_for_people
                     a_parked_job_that_is_cancelled_is_not_parked;
+                active inserts:
+                    rule_01_conservation_an_inserted_job_is_found_as_it_was_given
+                    rule_01_conservation_through_every_state
+                    rule_01_conservation_a_second_client_sees_it
+                    tiers_do_not_see_each_other
+                    rule_06_idempotent_insert_the_same_again_is_the_same_job
+                    rule_06_idempotent_insert_other_content_is_a_conflict
+                    rule_06_idempotent_insert_twice_in_one_batch
+                    rule_06_idempotent_insert_by_two_clients_at_once
+                    rule_06_idempotency_key_is_remembered_a_day_after_completion_and_no_longer
+                    rule_06_idempotency_key_is_remembered_when_trimmed_by_count
+                    rule_07_honest_outcomes_an_insert_tells_its_durability
+                    rule_08_bounded_steps_batches_over_the_limit_are_refused_whole
+                    rule_08_bounded_steps_max_is_honoured
+                    rule_08_bounded_steps_a_sweep_does_at_most_a_batch_of_each_and_says_that_there_is_more
+                    rule_08_bounded_steps_unparking_says_that_there_is_more
+                    unique_keys_are_held_until_the_job_ends
+                    unique_keys_within_one_batch
+                    unique_keys_with_a_window_are_held_past_the_end
+                    unique_keys_with_named_states_are_held_in_those_only
+                    unique_keys_are_held_again_by_a_job_that_is_retried
+                    rule_06_the_same_id_is_the_same_job_even_when_another_holds_its_unique_key
+                    a_worker_is_given_its_own_queues_only;
+                active control:
+                    records_compare_and_set
+                    records_never_repeat_a_version
+                    records_two_writers_at_once_have_one_winner
+                    records_that_are_kept_for_a_time_vanish
+                    records_are_listed_by_key
+                    ledger_is_in_order_without_gaps
+                    wake_ups_of_another_client
+                    wake_ups_within_one_client
+                    wake_ups_by_what_a_sweep_promotes
+                    wake_ups_before_the_wait_are_not_missed
+                    wake_ups_time_out
+                    retention_by_count
+                    retention_by_age
+                    retention_counts_from_the_end_of_a_second_life;
             }
         }
     };

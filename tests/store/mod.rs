@@ -14,8 +14,11 @@ mod attempts;
 mod bench;
 mod control;
 mod fences;
+mod files;
 mod flow;
 mod inserts;
+mod look;
+mod observed;
 
 /// One test for every name: on a store where `r1` is active, or on one where nothing is.
 macro_rules! each {
@@ -132,6 +135,14 @@ macro_rules! conformance {
                     retention_by_count
                     retention_by_age
                     retention_counts_from_the_end_of_a_second_life;
+                active look:
+                    pages_are_newest_first_and_complete
+                    pages_refuse_a_token_that_is_none
+                    pages_are_filtered
+                    pages_find_a_needle_behind_many
+                    census_tells_the_oldest_wait
+                    census_counts_per_queue_and_kind
+                    census_equals_a_full_recount_after_random_operations;
             }
         }
     };

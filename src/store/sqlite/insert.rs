@@ -145,7 +145,7 @@ fn held(session: &mut Session, tid: i64, unique: &Unique) -> Step<Option<Insert>
         .prepare_cached("SELECT j.seq, j.id, j.enq_at, j.extras FROM uniq u JOIN job j ON j.seq = u.seq WHERE u.tid = ?1 AND u.key = ?2")?
         .query_row(params![tid, unique.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
-    let Some((seq, holder, inserted, extras)) = found else { return Ok(None) };
+    let Some((seq, holder, inserted, extras)) = found else { return kept(session, tid, unique) };
     let (Some(holder), Some(state)) = (JobId::from_slice(&holder), state_of(session, seq)?) else {
         return Ok(None);
     };
@@ -177,6 +177,18 @@ pub(super) fn hold_again(session: &mut Session, tid: i64, seq: i64) -> Step<bool
         Some(Insert::Held { holder, .. }) if holder.as_bytes()[..] != id[..] => Ok(false),
         _ => hold(session, tid, &unique.key, seq).map(|()| true),
     }
+}
+
+/// A unique key whose job has ended and is gone, but not the window that was asked for.
+fn kept(session: &Session, tid: i64, unique: &Unique) -> Step<Option<Insert>> {
+    let found: Option<(Vec<u8>, i64)> = session
+        .conn
+        .prepare_cached("SELECT id, state FROM uniq_kept WHERE tid = ?1 AND key = ?2 AND until > ?3")?
+        .query_row(params![tid, unique.key, session.now.ms()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(found.and_then(|(id, code)| {
+        Some(Insert::Held { holder: JobId::from_slice(&id)?, state: State::from_code(code)? })
+    }))
 }
 
 /// An idempotency key whose job completed and is gone.

@@ -60,6 +60,10 @@ CREATE TABLE uniq(tid INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL,
 -- idempotency keys whose completed job is gone
 CREATE TABLE remembered(tid INTEGER NOT NULL, id BLOB NOT NULL, digest BLOB NOT NULL, until INTEGER NOT NULL, PRIMARY KEY(tid, id)) WITHOUT ROWID;
 CREATE INDEX remembered_until ON remembered(until);
+-- unique keys that outlive the record of the ended job that holds them
+CREATE TABLE uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id BLOB NOT NULL, state INTEGER NOT NULL, until INTEGER NOT NULL,
+  PRIMARY KEY(tid, key)) WITHOUT ROWID;
+CREATE INDEX uniq_kept_until ON uniq_kept(until);
 CREATE TABLE cancel(tid INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(tid, seq)) WITHOUT ROWID;
 
 -- control

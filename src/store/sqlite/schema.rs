@@ -60,6 +60,10 @@ CREATE TABLE uniq(tid INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL,
 -- idempotency keys whose completed job is gone
 CREATE TABLE remembered(tid INTEGER NOT NULL, id BLOB NOT NULL, digest BLOB NOT NULL, until INTEGER NOT NULL, PRIMARY KEY(tid, id)) WITHOUT ROWID;
 CREATE INDEX remembered_until ON remembered(until);
+-- unique keys that outlive the record of the ended job that holds them
+CREATE TABLE uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id BLOB NOT NULL, state INTEGER NOT NULL, until INTEGER NOT NULL,
+  PRIMARY KEY(tid, key)) WITHOUT ROWID;
+CREATE INDEX uniq_kept_until ON uniq_kept(until);
 CREATE TABLE cancel(tid INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(tid, seq)) WITHOUT ROWID;
 
 -- control
@@ -73,8 +77,9 @@ CREATE TABLE presence(tid INTEGER NOT NULL, worker TEXT NOT NULL, incarnation BL
   since INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(tid, worker)) WITHOUT ROWID;
 ";
 
-/// How long SQLite itself waits for a lock, before it is an error.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// How long SQLite itself waits for a lock, before it is an error. Two such waits (and the turns before them) must end
+/// before a caller gives up: who came while the first one waited is then still told "locked", not "nobody knows".
+pub(super) const BUSY: Duration = Duration::from_secs(3);
 
 /// Opens (and if need be creates) the file for writing.
 pub(super) fn open_writer(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
@@ -139,6 +144,7 @@ fn connect(path: &Path, flags: OpenFlags, cache_kib: i64) -> rusqlite::Result<Co
 
 fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let sql = |error: rusqlite::Error| explain("open", path, &error);
+    let empty = recognise(connection, path)?; // first: even the journal mode is written into the file
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(sql)?;
     if !mode.eq_ignore_ascii_case("wal") {
@@ -156,14 +162,27 @@ fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreErr
     connection.pragma_update(None, "wal_autocheckpoint", 500).map_err(sql)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(sql)?;
 
-    let read = |connection: &Connection, name: &str| {
-        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-    };
-    if read(connection, "user_version").map_err(sql)? == 0 {
+    if empty {
         create(connection, path)?;
+        recognise(connection, path)?;
     }
-    let version = read(connection, "user_version").map_err(sql)?;
-    if read(connection, "application_id").map_err(sql)? != APPLICATION_ID {
+    Ok(())
+}
+
+/// Whether the file is still empty; an error when it is somebody else's, or newer than this program. Writes nothing.
+fn recognise(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let sql = |error: rusqlite::Error| explain("open", path, &error);
+    let read =
+        |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
+    // In this order: another process may be creating the tables, and commits all three together.
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sql)?;
+    let version = read("user_version")?;
+    let application = read("application_id")?;
+    if (tables, version, application) == (0, 0, 0) {
+        return Ok(true);
+    }
+    if application != APPLICATION_ID {
         return Err(StoreError::new(
             "open",
             path.display(),
@@ -185,7 +204,7 @@ fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreErr
         )
         .hint("use the newer program for this store; nothing was changed"));
     }
-    Ok(())
+    Ok(false)
 }
 
 fn create(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

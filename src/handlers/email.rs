@@ -7,7 +7,8 @@ use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{Address, Message};
 use serde::{Deserialize, Serialize};
 
-use super::mailer::{self, Mailers, Sent, Settings};
+use super::mail_server::{self, Server, Settings};
+use super::mailer::{Mailers, Sent};
 use super::{Delivery, InboxMessage, settings, shared};
 use crate::clock::wall;
 use crate::job::handler::Effect;
@@ -78,7 +79,7 @@ impl OneOrMany {
 pub(super) fn check(settings: &serde_json::Value) -> Result<(), String> {
     let settings: Settings = serde_json::from_value(settings.clone()).map_err(|error| error.to_string())?;
     settings.from.as_deref().map(|from| mailbox("from", from)).transpose()?;
-    mailer::check(&settings)
+    mail_server::check(&settings)
 }
 
 impl Job for Email {
@@ -101,16 +102,20 @@ impl Handler for Email {
             (Delivery::Inbox(inbox), None) => Some(inbox),
             _ => None,
         };
-        let from = self.from.clone().or_else(|| settings.from.clone());
-        let from = match (from, inbox) {
-            (Some(from), _) => from,
-            (None, Some(_)) => "sluicegate <dev@localhost>".to_owned(),
-            (None, None) => {
+        let from = match (&self.from, &settings.from, inbox) {
+            // What is wrong with the mail itself stays wrong; settings can be put right.
+            (Some(from), ..) => match mailbox("from", from) {
+                Ok(from) => from,
+                Err(why) => return Ok(Outcome::Dead(why)),
+            },
+            (None, Some(from), _) => mailbox("from", from)
+                .map_err(|error| format!("settings `handlers.\"{}\"`: {error}", Self::KIND))?,
+            (None, None, Some(_)) => mailbox("from", "sluicegate <dev@localhost>")?,
+            (None, None, None) => {
                 return Err("no sender: give `from`, or set it in `[handlers.\"notify.email\"]`".into());
             }
         };
-        // What is wrong with the mail itself stays wrong.
-        let mail = match self.message(&ctx, &from) {
+        let mail = match self.message(&ctx, from) {
             Ok(mail) => mail,
             Err(why) => return Ok(Outcome::Dead(why)),
         };
@@ -118,7 +123,7 @@ impl Handler for Email {
             inbox.keep(self.inbox_message(&ctx, &mail))?;
             return Ok(Outcome::Done);
         }
-        let transport = shared::<Mailers>(&ctx)?.get(&settings)?;
+        let (server, mailers) = (Server::of(&settings)?, shared::<Mailers>(&ctx)?);
         match ctx.effects.begin(ctx.id, EFFECT).await? {
             Effect::Sent => return Ok(Outcome::Done),
             Effect::Unknown => {
@@ -128,7 +133,7 @@ impl Handler for Email {
             }
             Effect::Fresh => {}
         }
-        self.settle(&ctx, mailer::send(&transport, mail).await).await
+        self.settle(&ctx, mailers.send(&server, &mail).await).await
     }
 }
 
@@ -153,7 +158,7 @@ impl Email {
         }
     }
 
-    fn message(&self, ctx: &Context, from: &str) -> Result<Message, String> {
+    fn message(&self, ctx: &Context, from: Mailbox) -> Result<Message, String> {
         let (to, cc) = (self.to.all(), self.cc.all());
         if to.is_empty() {
             return Err("`to` names nobody".into());
@@ -171,7 +176,6 @@ impl Email {
                 self.subject.len()
             ));
         }
-        let from = mailbox("from", from)?;
         let domain = from.email.domain().to_owned();
         let mut builder = Message::builder()
             .from(from)
@@ -199,6 +203,8 @@ impl Email {
     fn inbox_message(&self, ctx: &Context, mail: &Message) -> InboxMessage {
         let text = String::from_utf8_lossy(&mail.formatted()).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        // A long header goes on in lines that begin with a space.
+        let head = head.replace("\r\n ", " ").replace("\r\n\t", " ");
         let headers = head.split("\r\n").filter_map(|line| line.split_once(": "));
         InboxMessage {
             job: ctx.id,

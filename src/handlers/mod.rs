@@ -1,13 +1,17 @@
 //! The built-in job kinds.
 //!
 //! - `echo`: for trying things out
-//! - `webhook`: `notify.webhook`, signed as Standard Webhooks are; `outbound` sends it, `guard` says where it may go
-//! - `email`: `notify.email`; `mailer` hands it to an SMTP server
+//! - `webhook`: `notify.webhook`, signed as Standard Webhooks are; `outbound` sends it, `dialer` connects,
+//!   `guard` says where it may go, `address` which addresses are public
+//! - `email`: `notify.email`; `mailer` hands it to an SMTP server, `mail_server` says to which
 //! - `settings`: what they can be told, and how secrets are kept
 
+mod address;
+mod dialer;
 mod echo;
 mod email;
 pub mod guard;
+mod mail_server;
 mod mailer;
 mod outbound;
 mod settings;

@@ -115,6 +115,8 @@ fn h14_passwords_are_never_shown() {
 #[test]
 fn settings_of_kinds_are_checked_with_their_place() {
     let sandbox = Sandbox::new();
+    let good = "[handlers.\"notify.email\"]\nsmtp = \"smtp://127.0.0.1:1025\"\nfrom = \"a@example.com\"\n";
+    sandbox.run(&["--config", &sandbox.write("c.toml", good), "config", "validate"]).exits(0);
     for (text, wanted) in [
         ("[handlers.\"notify.email\"]\nsmpt = \"smtp://x\"\n", "smpt"),
         ("[handlers.\"notify.email\"]\nsmtp = \"http://x\"\n", "smtp://user@host"),

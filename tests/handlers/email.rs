@@ -91,8 +91,8 @@ async fn starttls_that_is_required_and_not_offered_sends_nothing() {
     let bench = Bench::new(
         json!({ "smtp": format!("smtp://127.0.0.1:{}", peer.port), "from": "a@example.com", "starttls": "required" }),
     );
-    let error = bench.run::<Email>(&mail()).await;
-    assert!(matches!(&error, Err(_) | Ok(Outcome::Dead(_))), "{error:?}");
+    let error = bench.run::<Email>(&mail()).await.expect_err("failed").to_string();
+    assert!(error.contains("STARTTLS"), "{error}");
     assert_eq!(bench.effects.state(), None);
     assert_eq!(peer.rest(), 0);
 }
@@ -137,4 +137,28 @@ async fn in_dev_it_lands_in_the_inbox_unless_a_server_is_set() {
     assert_eq!(bench.run::<Email>(&mail()).await.expect("sent"), Outcome::Done);
     peer.received();
     assert!(inbox.0.lock().expect("a lock").is_empty());
+}
+
+#[tokio::test]
+async fn the_inbox_shows_long_headers_whole() {
+    let inbox = Arc::new(Kept::default());
+    let to: Vec<String> = (0..20).map(|n| format!("someone-{n}@example.org")).collect();
+    let args = json!({ "to": to, "subject": "Grüße ".repeat(50), "text": "t" });
+    assert_eq!(
+        Bench::new(json!({})).with_inbox(&inbox).run::<Email>(&args).await.expect("kept"),
+        Outcome::Done
+    );
+    let kept = inbox.0.lock().expect("a lock").pop().expect("a message");
+    let header = |wanted| &kept.headers.iter().find(|(name, _)| name == wanted).expect("a header").1;
+    let (to, subject) = (header("To"), header("Subject"));
+    assert!(to.contains("someone-0@") && to.contains("someone-19@"), "{to}");
+    // Encoded as mail does it, every part of it.
+    assert!(subject.matches("=?utf-8?b?").count() > 3, "{subject}");
+}
+
+#[tokio::test]
+async fn a_sender_that_is_wrong_in_the_settings_is_not_the_mails_fault() {
+    let bench = Bench::new(json!({ "smtp": "smtp://127.0.0.1:1", "from": "nobody at all" }));
+    let error = bench.run::<Email>(&mail()).await.expect_err("failed").to_string();
+    assert!(error.contains("nobody at all") && error.contains("handlers"), "{error}");
 }

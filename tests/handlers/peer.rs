@@ -11,10 +11,11 @@ use serde_json::Value;
 use sluicegate::clock::Timestamp;
 use sluicegate::handlers::{self, Delivery, Inbox, InboxMessage};
 use sluicegate::ids::JobId;
-use sluicegate::job::handler::{Effect, Effects, JobError};
-use sluicegate::job::{Context, Handler, JobResult};
+use sluicegate::job::handler::{Effect, Effects, JobError, Shared};
+use sluicegate::job::{Args, Context, Handler, JobResult};
 use sluicegate::names::{Kind, Queue, Release, Tier, WorkerName};
 use sluicegate::worker::Registry;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -72,8 +73,9 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -121,28 +123,51 @@ impl Inbox for Kept {
     }
 }
 
-/// One job's attempts, outside of any worker.
+/// One job's attempts, outside of any worker. What the handlers share (pools) lasts as long as it does.
+#[derive(Clone)]
 pub(crate) struct Bench {
     pub(crate) id: JobId,
     pub(crate) effects: Arc<Memory>,
+    pub(crate) cancel: CancellationToken,
     settings: Value,
-    delivery: Delivery,
+    shared: Shared,
+}
+
+fn shared(delivery: Delivery) -> Shared {
+    let mut registry = Registry::new();
+    handlers::register(&mut registry, delivery).expect("registered");
+    registry.shared()
 }
 
 impl Bench {
     pub(crate) fn new(settings: Value) -> Self {
-        Self { id: JobId::new(), effects: Arc::default(), settings, delivery: Delivery::Real }
+        Self {
+            id: JobId::new(),
+            effects: Arc::default(),
+            cancel: CancellationToken::new(),
+            settings,
+            shared: shared(Delivery::Real),
+        }
     }
 
     pub(crate) fn with_inbox(mut self, inbox: &Arc<Kept>) -> Self {
-        self.delivery = Delivery::Inbox(Arc::clone(inbox) as _);
+        self.shared = shared(Delivery::Inbox(Arc::clone(inbox) as _));
         self
     }
 
+    /// Another job in the same worker.
+    pub(crate) fn another(&self) -> Self {
+        Self { id: JobId::new(), effects: Arc::default(), ..self.clone() }
+    }
+
     pub(crate) async fn run<H: Handler>(&self, args: &Value) -> JobResult {
-        let mut registry = Registry::new();
-        handlers::register(&mut registry, self.delivery.clone()).expect("registered");
-        let job: H = serde_json::from_value(args.clone()).expect("arguments");
+        self.run_text::<H>(&args.to_string()).await
+    }
+
+    /// Runs it with arguments as they were written, byte for byte.
+    pub(crate) async fn run_text<H: Handler>(&self, args: &str) -> JobResult {
+        let job =
+            H::decode(&Args::parse(args.as_bytes()).expect("arguments"), H::VERSION).expect("arguments");
         let context = Context {
             id: self.id,
             tier: Tier::default(),
@@ -155,9 +180,9 @@ impl Bench {
             extras: Arc::default(),
             worker: WorkerName::new("w").expect("a name"),
             release: Release::default(),
-            cancel: tokio_util::sync::CancellationToken::new(),
+            cancel: self.cancel.clone(),
             settings: Arc::new(self.settings.clone()),
-            shared: registry.shared(),
+            shared: self.shared.clone(),
             effects: Arc::clone(&self.effects) as _,
             span: tracing::Span::none(),
         };

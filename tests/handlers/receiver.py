@@ -1,16 +1,21 @@
 """An HTTP receiver that verifies Standard Webhooks signatures with the project's own library, and has every bad habit.
 
 Prints its port, then one JSON line per request that it verified or refused. The path says how it behaves:
-/ok /gone /busy /error /redirect /endless /silent
+/ok /gone /busy /busy-until (a date) /busy-now /error /redirect /endless /stalls (mid-answer)
+With ` tls` after the secret it speaks TLS, with a certificate that nobody trusts.
 """
+import email.utils
 import json
+import ssl
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-SECRET = sys.argv[1]
+SECRET, *TLS = sys.argv[1].split(" ")
+HERE = Path(__file__).parent
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -34,12 +39,16 @@ class Receiver(BaseHTTPRequestHandler):
             verified = True
         except WebhookVerificationError:
             verified = False
-        line = {"path": self.path, "verified": verified, "id": self.headers["webhook-id"], "body": json.loads(body)}
+        line = {"path": self.path, "verified": verified, "id": self.headers["webhook-id"], "body": json.loads(body), "raw": body.decode()}
         print(json.dumps(line), flush=True)
         if self.path == "/gone":
             self.reply(410)
         elif self.path == "/busy":
             self.reply(429, [("retry-after", "120")])
+        elif self.path == "/busy-until":
+            self.reply(503, [("retry-after", email.utils.formatdate(time.time() + 600, usegmt=True))])
+        elif self.path == "/busy-now":
+            self.reply(429, [("retry-after", "0")])
         elif self.path == "/error":
             self.reply(500)
         elif self.path == "/redirect":
@@ -53,7 +62,10 @@ class Receiver(BaseHTTPRequestHandler):
                     self.wfile.write(b"x" * 65536)
             except OSError:
                 self.close_connection = True
-        elif self.path == "/silent":
+        elif self.path == "/stalls":
+            self.send_response(200)
+            self.send_header("content-length", "10")
+            self.end_headers()
             time.sleep(3600)
         else:
             self.reply(204, body=b"")
@@ -61,5 +73,9 @@ class Receiver(BaseHTTPRequestHandler):
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
 server.daemon_threads = True
+if TLS:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(HERE / "cert.pem", HERE / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
 print(server.server_address[1], flush=True)
 server.serve_forever()

@@ -82,8 +82,9 @@ CREATE TABLE IF NOT EXISTS uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id
 CREATE INDEX IF NOT EXISTS uniq_kept_until ON uniq_kept(until);
 ";
 
-/// How long SQLite itself waits for a lock, before it is an error.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// How long SQLite itself waits for a lock, before it is an error. Two such waits (and the turns before them) must end
+/// before a caller gives up: who came while the first one waited is then still told "locked", not "nobody knows".
+pub(super) const BUSY: Duration = Duration::from_secs(3);
 
 /// Opens (and if need be creates) the file for writing.
 pub(super) fn open_writer(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
@@ -148,6 +149,7 @@ fn connect(path: &Path, flags: OpenFlags, cache_kib: i64) -> rusqlite::Result<Co
 
 fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let sql = |error: rusqlite::Error| explain("open", path, &error);
+    let empty = recognise(connection, path)?; // first: even the journal mode is written into the file
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(sql)?;
     if !mode.eq_ignore_ascii_case("wal") {
@@ -165,14 +167,44 @@ fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreErr
     connection.pragma_update(None, "wal_autocheckpoint", 500).map_err(sql)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(sql)?;
 
-    let read = |connection: &Connection, name: &str| {
-        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-    };
-    if read(connection, "user_version").map_err(sql)? == 0 {
+    if empty {
         create(connection, path)?;
+        recognise(connection, path)?;
     }
-    let version = read(connection, "user_version").map_err(sql)?;
-    if read(connection, "application_id").map_err(sql)? != APPLICATION_ID {
+    grow(connection, path)
+}
+
+/// Brings a file of an earlier version up to this one.
+fn grow(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let sql = |error: rusqlite::Error| explain("upgrade", path, &error);
+    let version =
+        |conn: &Connection| conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if version(connection).map_err(sql)? >= MAJOR * 1_000 + MINOR {
+        return Ok(());
+    }
+    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql)?;
+    // Another process may have been first, and a newer one at that.
+    if version(&tx).map_err(sql)? < MAJOR * 1_000 + MINOR {
+        tx.execute_batch(GROWN).map_err(sql)?;
+        tx.pragma_update(None, "user_version", MAJOR * 1_000 + MINOR).map_err(sql)?;
+    }
+    tx.commit().map_err(sql)
+}
+
+/// Whether the file is still empty; an error when it is somebody else's, or newer than this program. Writes nothing.
+fn recognise(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let sql = |error: rusqlite::Error| explain("open", path, &error);
+    let read =
+        |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
+    // In this order: another process may be creating the tables, and commits all three together.
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sql)?;
+    let version = read("user_version")?;
+    let application = read("application_id")?;
+    if (tables, version, application) == (0, 0, 0) {
+        return Ok(true);
+    }
+    if application != APPLICATION_ID {
         return Err(StoreError::new(
             "open",
             path.display(),
@@ -194,20 +226,7 @@ fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreErr
         )
         .hint("use the newer program for this store; nothing was changed"));
     }
-    if version < MAJOR * 1_000 + MINOR { grow(connection, path) } else { Ok(()) }
-}
-
-/// Brings a file of an earlier version up to this one.
-fn grow(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let sql = |error: rusqlite::Error| explain("upgrade", path, &error);
-    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql)?;
-    // Another process may have been first.
-    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
-    if version < MAJOR * 1_000 + MINOR {
-        tx.execute_batch(GROWN).map_err(sql)?;
-        tx.pragma_update(None, "user_version", MAJOR * 1_000 + MINOR).map_err(sql)?;
-    }
-    tx.commit().map_err(sql)
+    Ok(false)
 }
 
 fn create(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

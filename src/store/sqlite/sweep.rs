@@ -26,13 +26,13 @@ pub(super) fn sweep(session: &mut Session, ask: &SweepAsk) -> Step<Swept> {
     unpark(session, tid, ask, &mut swept)?;
     swept.trimmed = trim::by_age(session, tid)?;
     let full = MAX_BATCH as u64;
-    swept.more =
-        [swept.promoted, swept.rescued, swept.expired].iter().any(|n| *n >= full) || swept.trimmed >= 200;
+    swept.more |= [swept.promoted, swept.rescued, swept.expired, swept.unparked].iter().any(|n| *n >= full)
+        || swept.trimmed >= 200;
     swept.next_due = next_due(session, tid)?;
     Ok(swept)
 }
 
-/// Rule 10. When nobody swept for most of a lease, the store was away (or every worker was): from now on, one lease
+/// Rule 10. When nobody swept for most of a lease, or ever, the store was away (or every worker was): from now on, one lease
 /// length has to pass before anything is rescued, so that every living worker can renew first.
 fn may_rescue(session: &Session, tid: i64, lease: Duration) -> Step<bool> {
     let (swept_at, rescue_from): (i64, i64) = session
@@ -97,6 +97,10 @@ fn rescue_overdue(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()
             .query_row(params![tid, session.now.ms()], Lease::read)
             .optional()?;
         let Some(lease) = lease else { break };
+        if swept.rescued > 0 && swept.rescued + lease.held.len() as u64 > MAX_BATCH as u64 {
+            swept.more = true; // a lease is rescued whole
+            break;
+        }
         rescue(session, &lease, swept)?;
     }
     Ok(())
@@ -219,6 +223,9 @@ fn expire(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
         rows.collect::<rusqlite::Result<_>>()?
     };
     for (seq, sid, code, pid, ord) in due {
+        if swept.expired >= MAX_BATCH as u64 {
+            break;
+        }
         let Some(from) = State::from_code(code) else { continue };
         if from == State::Available
             && session
@@ -231,9 +238,6 @@ fn expire(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
         }
         end_waiting(session, seq, sid, from, State::Expired)?;
         swept.expired += 1;
-        if swept.expired >= MAX_BATCH as u64 {
-            break;
-        }
     }
     Ok(())
 }

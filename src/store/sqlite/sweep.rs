@@ -32,7 +32,7 @@ pub(super) fn sweep(session: &mut Session, ask: &SweepAsk) -> Step<Swept> {
     Ok(swept)
 }
 
-/// Rule 10. When nobody swept for most of a lease, the store was away (or every worker was): from now on, one lease
+/// Rule 10. When nobody swept for most of a lease, or ever, the store was away (or every worker was): from now on, one lease
 /// length has to pass before anything is rescued, so that every living worker can renew first.
 fn may_rescue(session: &Session, tid: i64, lease: Duration) -> Step<bool> {
     let (swept_at, rescue_from): (i64, i64) = session
@@ -40,7 +40,7 @@ fn may_rescue(session: &Session, tid: i64, lease: Duration) -> Step<bool> {
         .prepare_cached("SELECT swept_at, rescue_from FROM tier WHERE tid = ?1")?
         .query_row([tid], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let away = session.now.since(Timestamp::from_ms(swept_at)) > lease * 2 / 3;
-    let rescue_from = if away && swept_at > 0 { session.now.plus(lease).ms() } else { rescue_from };
+    let rescue_from = if away { session.now.plus(lease).ms() } else { rescue_from };
     session
         .conn
         .prepare_cached("UPDATE tier SET swept_at = ?2, rescue_from = ?3 WHERE tid = ?1")?

@@ -32,7 +32,7 @@ pub(super) fn sweep(session: &mut Session, ask: &SweepAsk) -> Step<Swept> {
     Ok(swept)
 }
 
-/// Rule 10. When nobody swept for most of a lease, the store was away (or every worker was): from now on, one lease
+/// Rule 10. When nobody swept for most of a lease, or ever, the store was away (or every worker was): from now on, one lease
 /// length has to pass before anything is rescued, so that every living worker can renew first.
 fn may_rescue(session: &Session, tid: i64, lease: Duration) -> Step<bool> {
     let (swept_at, rescue_from): (i64, i64) = session

@@ -141,7 +141,10 @@ impl Email {
     async fn settle(&self, ctx: &Context, sent: Sent) -> JobResult {
         match sent {
             Sent::Accepted => {
-                ctx.effects.sent(ctx.id, EFFECT).await?;
+                // The mail is out: a record that cannot be written now must not make it look like a failure.
+                if let Err(error) = ctx.effects.sent(ctx.id, EFFECT).await {
+                    tracing::warn!(job = %ctx.id, %error, "the mail was sent, but its record could not be completed");
+                }
                 Ok(Outcome::Done)
             }
             Sent::NotNow(why) => {

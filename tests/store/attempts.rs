@@ -219,6 +219,16 @@ pub(crate) async fn rule_10_an_outage_is_not_a_crash(rig: Rig) {
     rig.settle_all(&a, &Verdict::Completed).await;
 }
 
+pub(crate) async fn rule_10_an_outage_before_the_first_sweep_is_none_either(rig: Rig) {
+    rig.add_many(1).await;
+    let held = rig.claim(&Hand::new("w-1", "r1"), 1).await;
+    rig.pass(20).await;
+    assert_eq!(rig.sweep().await.rescued, 0);
+    rig.pass(1).await;
+    assert!(matches!(rig.renew(held.nonce).await, Renewed::Until { .. }));
+    rig.settle_all(&held, &Verdict::Completed).await;
+}
+
 pub(crate) async fn rule_10_without_an_outage_the_lost_are_rescued_when_their_lease_ends(rig: Rig) {
     rig.add_many(1).await;
     rig.sweep().await;

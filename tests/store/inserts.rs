@@ -1,5 +1,7 @@
 //! Rules 1, 6, 7 and 8: what an insert promises; unique keys; limits of a call.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use sluicegate::job::{Args, NewJob, State, Unique};
@@ -70,6 +72,43 @@ pub(crate) async fn rule_01_conservation_a_second_client_sees_it(rig: Rig) {
     let id = rig.add(job(1)).await;
     let other = rig.harness.client().await;
     assert_eq!(other.get(&rig.tier, id).await.unwrap().map(|found| found.state), Some(State::Available));
+}
+
+pub(crate) async fn rule_01_conservation_with_many_callers_of_two_clients_at_once(rig: Rig) {
+    let rig = Arc::new(rig);
+    let other = rig.harness.client().await;
+    let done = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let store = if n % 2 == 0 { Arc::clone(&rig.store) } else { Arc::clone(&other) };
+        let (rig, done) = (Arc::clone(&rig), Arc::clone(&done));
+        tasks.spawn(async move {
+            let hand = Hand::new(&format!("w-{n}"), "r1");
+            let jobs = (0..5).map(job).collect();
+            store.insert(&rig.tier, jobs).await.expect("an insert");
+            while done.load(SeqCst) < 200 {
+                let Claim::Active(batch) = store.claim(rig.ask(&hand, 3)).await.expect("a claim") else {
+                    panic!("not active")
+                };
+                let item = |job: &Claimed| Settle {
+                    nonce: batch.nonce,
+                    id: job.id,
+                    slot: job.slot,
+                    ran: Duration::ZERO,
+                    verdict: Verdict::Completed,
+                };
+                let items = batch.jobs.iter().map(item).collect();
+                let answers = store.settle(&rig.tier, items).await.expect("answers");
+                assert!(answers.iter().all(|answer| *answer == Settled::Ok), "{answers:?}");
+                done.fetch_add(answers.len() as u64, SeqCst);
+            }
+        });
+    }
+    tasks.join_all().await;
+    let census = rig.census().await;
+    let queue = &census.queues[0];
+    assert_eq!((queue.inserted_total, queue.completed_total), (200, 200));
+    assert_eq!(queue.states[&State::Completed], 200);
 }
 
 pub(crate) async fn tiers_do_not_see_each_other(rig: Rig) {

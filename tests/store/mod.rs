@@ -61,21 +61,6 @@ macro_rules! conformance {
                     rule_04_dead_man_is_disarmed_by_a_confirmation
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;
-                active attempts:
-                    rule_09_attempts_a_failure_costs_one
-                    rule_09_attempts_snooze_park_and_return_cost_nothing
-                    rule_09_attempts_the_story_is_bounded
-                    rule_09_attempts_a_crash_makes_suspects_and_charges_nobody
-                    rule_09_attempts_a_suspect_given_back_is_still_a_suspect
-                    rule_09_attempts_a_killer_is_quarantined_and_its_neighbours_are_not_charged
-                    rule_09_attempts_a_lone_killer_is_quarantined
-                    rule_09_attempts_a_fleet_that_fails_again_and_again_quarantines_nobody
-                    rule_09_attempts_a_failure_after_a_crash_is_charged_as_a_failure_only
-                    rule_10_an_outage_is_not_a_crash
-                    rule_10_without_an_outage_the_lost_are_rescued_when_their_lease_ends
-                    presence_a_new_process_takes_over_and_the_old_leases_are_rescued_at_once
-                    presence_is_listed_aged_and_removed_at_a_stop
-                    presence_a_takeover_ends_what_was_to_be_cancelled;
                 active flow:
                     order_is_first_in_first_out
                     priorities_the_higher_goes_first
@@ -99,29 +84,6 @@ macro_rules! conformance {
                     unparking_of_the_undecodable_waits_for_another_build
                     unparking_of_the_uncertain_and_the_asked_is_for_people
                     a_parked_job_that_is_cancelled_is_not_parked;
-                active inserts:
-                    rule_01_conservation_an_inserted_job_is_found_as_it_was_given
-                    rule_01_conservation_through_every_state
-                    rule_01_conservation_a_second_client_sees_it
-                    tiers_do_not_see_each_other
-                    rule_06_idempotent_insert_the_same_again_is_the_same_job
-                    rule_06_idempotent_insert_other_content_is_a_conflict
-                    rule_06_idempotent_insert_twice_in_one_batch
-                    rule_06_idempotent_insert_by_two_clients_at_once
-                    rule_06_idempotency_key_is_remembered_a_day_after_completion_and_no_longer
-                    rule_06_idempotency_key_is_remembered_when_trimmed_by_count
-                    rule_07_honest_outcomes_an_insert_tells_its_durability
-                    rule_08_bounded_steps_batches_over_the_limit_are_refused_whole
-                    rule_08_bounded_steps_max_is_honoured
-                    rule_08_bounded_steps_a_sweep_does_at_most_a_batch_of_each_and_says_that_there_is_more
-                    rule_08_bounded_steps_unparking_says_that_there_is_more
-                    unique_keys_are_held_until_the_job_ends
-                    unique_keys_within_one_batch
-                    unique_keys_with_a_window_are_held_past_the_end
-                    unique_keys_with_named_states_are_held_in_those_only
-                    unique_keys_are_held_again_by_a_job_that_is_retried
-                    rule_06_the_same_id_is_the_same_job_even_when_another_holds_its_unique_key
-                    a_worker_is_given_its_own_queues_only;
                 active control:
                     records_compare_and_set
                     records_never_repeat_a_version
@@ -156,6 +118,46 @@ macro_rules! conformance {
                     census_tells_the_oldest_wait
                     census_counts_per_queue_and_kind
                     census_equals_a_full_recount_after_random_operations;
+                active attempts:
+                    rule_09_attempts_a_failure_costs_one
+                    rule_09_attempts_snooze_park_and_return_cost_nothing
+                    rule_09_attempts_the_story_is_bounded
+                    rule_09_attempts_a_crash_makes_suspects_and_charges_nobody
+                    rule_09_attempts_a_suspect_given_back_is_still_a_suspect
+                    rule_09_attempts_a_killer_is_quarantined_and_its_neighbours_are_not_charged
+                    rule_09_attempts_a_lone_killer_is_quarantined
+                    rule_09_attempts_a_fleet_that_fails_again_and_again_quarantines_nobody
+                    rule_09_attempts_a_failure_after_a_crash_is_charged_as_a_failure_only
+                    rule_10_an_outage_is_not_a_crash
+                    rule_10_an_outage_before_the_first_sweep_is_none_either
+                    rule_10_without_an_outage_the_lost_are_rescued_when_their_lease_ends
+                    presence_a_new_process_takes_over_and_the_old_leases_are_rescued_at_once
+                    presence_is_listed_aged_and_removed_at_a_stop
+                    presence_a_takeover_ends_what_was_to_be_cancelled;
+                active inserts:
+                    rule_01_conservation_an_inserted_job_is_found_as_it_was_given
+                    rule_01_conservation_through_every_state
+                    rule_01_conservation_a_second_client_sees_it
+                    rule_01_conservation_with_many_callers_of_two_clients_at_once
+                    tiers_do_not_see_each_other
+                    rule_06_idempotent_insert_the_same_again_is_the_same_job
+                    rule_06_idempotent_insert_other_content_is_a_conflict
+                    rule_06_idempotent_insert_twice_in_one_batch
+                    rule_06_idempotent_insert_by_two_clients_at_once
+                    rule_06_idempotency_key_is_remembered_a_day_after_completion_and_no_longer
+                    rule_06_idempotency_key_is_remembered_when_trimmed_by_count
+                    rule_07_honest_outcomes_an_insert_tells_its_durability
+                    rule_08_bounded_steps_batches_over_the_limit_are_refused_whole
+                    rule_08_bounded_steps_max_is_honoured
+                    rule_08_bounded_steps_a_sweep_does_at_most_a_batch_of_each_and_says_that_there_is_more
+                    rule_08_bounded_steps_unparking_says_that_there_is_more
+                    unique_keys_are_held_until_the_job_ends
+                    unique_keys_within_one_batch
+                    unique_keys_with_a_window_are_held_past_the_end
+                    unique_keys_with_named_states_are_held_in_those_only
+                    unique_keys_are_held_again_by_a_job_that_is_retried
+                    rule_06_the_same_id_is_the_same_job_even_when_another_holds_its_unique_key
+                    a_worker_is_given_its_own_queues_only;
             }
         }
     };

@@ -47,7 +47,6 @@ CREATE TABLE job(
 CREATE UNIQUE INDEX job_id ON job(tid, id);
 CREATE INDEX job_due ON job(tid, run_at) WHERE state BETWEEN 2 AND 3;
 CREATE INDEX job_expiry ON job(tid, exp_at) WHERE exp_at IS NOT NULL AND state <= 4 AND state <> 1;
-CREATE INDEX job_parked ON job(sid) WHERE state = 4;
 CREATE INDEX job_ended ON job(tid, fin_at) WHERE state >= 6;
 CREATE TABLE ready(pid INTEGER NOT NULL, ord INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(pid, ord)) WITHOUT ROWID;
 CREATE TABLE lease(lid INTEGER PRIMARY KEY, tid INTEGER NOT NULL, nonce BLOB NOT NULL UNIQUE, aid INTEGER NOT NULL,
@@ -80,6 +79,8 @@ const GROWN: &str = "
 CREATE TABLE IF NOT EXISTS uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id BLOB NOT NULL, state INTEGER NOT NULL,
   until INTEGER NOT NULL, PRIMARY KEY(tid, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS uniq_kept_until ON uniq_kept(until);
+-- parked jobs by why and by whom: a sweep seeks those it can help, however many it cannot (1.1)
+CREATE INDEX IF NOT EXISTS job_park ON job(sid, park, park_by) WHERE state = 4;
 ";
 
 /// How long SQLite itself waits for a lock, before it is an error. Two such waits (and the turns before them) must end

@@ -246,9 +246,13 @@ fn expire(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
 fn unpark(session: &mut Session, tid: i64, ask: &SweepAsk, swept: &mut Swept) -> Step<()> {
     let parked: Vec<(i64, i64)> = {
         let mut statement = session.conn.prepare_cached(
-            "SELECT j.seq, j.sid FROM job j JOIN stream s ON s.sid = j.sid JOIN queue q ON q.qid = s.qid
-             WHERE j.state = 4 AND q.tid = ?1 AND s.kind IN (SELECT value FROM json_each(?2))
-             AND (j.park = 'unknown_kind' OR j.park = 'undecodable' AND j.park_by IS NOT ?3) LIMIT ?4",
+            "WITH mine AS (SELECT s.sid FROM stream s JOIN queue q ON q.qid = s.qid
+               WHERE q.tid = ?1 AND s.kind IN (SELECT value FROM json_each(?2)))
+             SELECT seq, sid FROM job WHERE state = 4 AND sid IN mine AND park = 'unknown_kind'
+             UNION ALL SELECT seq, sid FROM job WHERE state = 4 AND sid IN mine AND park = 'undecodable' AND park_by IS NULL
+             UNION ALL SELECT seq, sid FROM job WHERE state = 4 AND sid IN mine AND park = 'undecodable' AND park_by < ?3
+             UNION ALL SELECT seq, sid FROM job WHERE state = 4 AND sid IN mine AND park = 'undecodable' AND park_by > ?3
+             LIMIT ?4",
         )?;
         let kinds = super::insert::to_json(&ask.kinds)?;
         let rows = statement.query_map(params![tid, kinds, ask.capability, MAX_BATCH as i64], |row| {

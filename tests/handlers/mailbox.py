@@ -3,7 +3,8 @@
 Its argument says how it behaves:
 take, later (451 at the recipient), never (550), refuse (550 after the content), drop (stores the mail, then breaks the
 connection before its 250), vanish (breaks it at the recipient), hangup (closes instead of greeting), closed (greets with
-554), auth (knows no password), slow (stores the first mail, says 250 a second later, and refuses all later ones),
+554), auth (knows no password), slow (stores the first mail, says 250 when somebody else
+connects, and refuses all later ones),
 tls (offers STARTTLS with a certificate that nobody trusts: cert.pem and key.pem are public, and only for this)
 """
 import asyncio
@@ -22,6 +23,7 @@ logging.disable(logging.WARNING)
 HABIT = sys.argv[1]
 HERE = Path(__file__).parent
 seen = {"mails": 0, "connections": 0}
+another = asyncio.Event()
 
 
 class Box:
@@ -45,7 +47,10 @@ class Box:
         if HABIT == "drop":
             server.transport.abort()
         if HABIT == "slow":
-            await asyncio.sleep(1)
+            try:
+                await asyncio.wait_for(another.wait(), 10)
+            except asyncio.TimeoutError:
+                pass
         return "250 OK: stored"
 
 
@@ -58,6 +63,8 @@ class Rude(asyncio.Protocol):
 
 def protocol():
     seen["connections"] += 1
+    if seen["connections"] > 1:
+        another.set()
     if HABIT in ("hangup", "closed"):
         return Rude()
     if HABIT == "auth":

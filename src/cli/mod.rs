@@ -95,7 +95,7 @@ impl App {
             command.clone().try_get_matches_from(&argv).and_then(|matches| Cli::from_arg_matches(&matches));
         let cli = match parsed {
             Ok(cli) => cli,
-            Err(error) => return help::clap_error(&error),
+            Err(error) => return help::clap_error(&error, &command, &argv),
         };
         let result = match self.refused {
             Some(error) => Err(error::CliError::usage(format!("this program cannot start: {error}"))),

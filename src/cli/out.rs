@@ -162,7 +162,7 @@ impl Out {
 }
 
 /// Escapes every line of a text, keeping the line ends.
-fn escaped_lines(text: &str) -> String {
+pub(super) fn escaped_lines(text: &str) -> String {
     text.lines().map(escaped).collect::<Vec<_>>().join("\n")
 }
 

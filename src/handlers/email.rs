@@ -122,7 +122,9 @@ impl Handler for Email {
         match ctx.effects.begin(ctx.id, EFFECT).await? {
             Effect::Sent => return Ok(Outcome::Done),
             Effect::Unknown => {
-                return Ok(Outcome::Uncertain("an earlier attempt may or may not have sent this mail".into()));
+                return Ok(Outcome::Uncertain(
+                    "an earlier attempt may or may not have sent this mail".into(),
+                ));
             }
             Effect::Fresh => {}
         }

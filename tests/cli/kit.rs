@@ -1,0 +1,250 @@
+//! The real binary in a home of its own: a temporary folder, a cleared environment, and output that can be waited for.
+
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where one test lives.
+pub(super) struct Home {
+    dir: tempfile::TempDir,
+    pub(super) program: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) code: i32,
+    pub(super) out: String,
+    pub(super) err: String,
+}
+
+impl Home {
+    pub(super) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), program: env!("CARGO_BIN_EXE_sluicegate").into() }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The configuration file that commands find by themselves.
+    pub(super) fn config(&self, text: impl AsRef<[u8]>) -> PathBuf {
+        self.write("config/sluicegate/sluicegate.toml", text)
+    }
+
+    pub(super) fn store(&self) -> PathBuf {
+        self.path("data/sluicegate/jobs.db")
+    }
+
+    /// Everything under the home, for tests that want nothing to be touched.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                found.push(path.clone());
+                if path.is_dir() {
+                    walk(&path, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.dir.path(), &mut found);
+        found.sort();
+        found
+    }
+
+    pub(super) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("XDG_DATA_HOME", self.path("data"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(super) fn run(&self, args: &[&str]) -> Ran {
+        finish(&mut self.command(args), b"")
+    }
+
+    pub(super) fn run_in(&self, env: &[(&str, &str)], args: &[&str]) -> Ran {
+        finish(self.command(args).envs(env.iter().copied()), b"")
+    }
+
+    pub(super) fn run_fed(&self, args: &[&str], input: &[u8]) -> Ran {
+        finish(&mut self.command(args), input)
+    }
+
+    /// Runs it, wants success, and returns what it printed.
+    pub(super) fn ok(&self, args: &[&str]) -> String {
+        let ran = self.run(args);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:#?}");
+        ran.out
+    }
+
+    /// The same as JSON.
+    pub(super) fn json(&self, args: &[&str]) -> Value {
+        let mut args = args.to_vec();
+        args.push("--json");
+        serde_json::from_str(&self.ok(&args)).unwrap()
+    }
+
+    /// Enqueues a job and returns its id.
+    pub(super) fn enqueue(&self, args: &[&str]) -> String {
+        let mut all = vec!["job", "enqueue"];
+        all.extend(args);
+        self.json(&all)["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Where a job is.
+    pub(super) fn state(&self, id: &str) -> String {
+        self.json(&["job", "show", id])["state"].as_str().unwrap().to_owned()
+    }
+
+    pub(super) fn spawn(&self, args: &[&str]) -> Running {
+        Running::start(&mut self.command(args))
+    }
+}
+
+/// Runs a command to its end with this input.
+pub(super) fn finish(command: &mut Command, input: &[u8]) -> Ran {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().unwrap();
+    let feeder = child.stdin.take().map(|mut pipe| {
+        let input = input.to_vec();
+        // The program may refuse what it reads and close the pipe.
+        std::thread::spawn(move || drop(pipe.write_all(&input)))
+    });
+    let output = child.wait_with_output().unwrap();
+    feeder.map(std::thread::JoinHandle::join).transpose().unwrap();
+    Ran {
+        code: code(output.status),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// As a shell reports it.
+fn code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+}
+
+/// A process that goes on. Killed when the test ends.
+pub(super) struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    pub(super) seen: Vec<String>,
+}
+
+impl Running {
+    pub(super) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        forward(child.stdout.take().unwrap(), sender.clone());
+        forward(child.stderr.take().unwrap(), sender);
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line with this text, on either stream.
+    pub(super) fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(error) => panic!("no `{text}` ({error}) in\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Until both streams are closed, which is the end of the process.
+    pub(super) fn ended(mut self) -> Ran {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.push(line),
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(error) => panic!("still running ({error}) after\n{}", self.seen.join("\n")),
+            }
+        }
+        let code = code(self.child.wait().unwrap());
+        Ran { code, out: self.seen.join("\n"), err: String::new() }
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(super) fn stop(self) -> Ran {
+        self.signal(Signal::TERM);
+        self.ended()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+fn forward(stream: impl Read + Send + 'static, to: Sender<String>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let Ok(line) = line else { return };
+            if to.send(line).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// What follows `http://` in a line: the address.
+pub(super) fn address(line: &str) -> String {
+    let rest = line.split("http://").nth(1).unwrap();
+    rest.split('/').next().unwrap().to_owned()
+}
+
+/// One HTTP exchange, as text.
+pub(super) fn http(address: &str, request: &str, body: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let head = format!(
+        "{request} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}

@@ -48,6 +48,8 @@ pub struct Key {
     pub doc: &'static str,
 }
 
+/// What the environment variables of keys begin with.
+pub(super) const PREFIX: &str = "SLUICEGATE__";
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 
@@ -139,7 +141,7 @@ impl Key {
     /// Its environment variable.
     #[must_use]
     pub fn variable(&self) -> String {
-        format!("SLUICEGATE__{}", self.path.to_ascii_uppercase().replace('.', "__"))
+        format!("{PREFIX}{}", self.path.to_ascii_uppercase().replace('.', "__"))
     }
 
     /// What it takes, in words.

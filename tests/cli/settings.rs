@@ -98,8 +98,23 @@ fn h10_a_wrong_type_is_refused() {
     refused(b"worker = 3\n", &[":1:1: "]);
     refused(b"[dev]\ninbox = \"yes\"\n", &[":2:9: `dev.inbox`: expected `true` or `false`"]);
     refused(b"handlers = 3\n", &[":1:12: `handlers`: expected one table per kind"]);
-    refused(b"[handlers.notify.email]\nfrom = \"x\"\n", &["no kind `notify`"]);
-    refused(b"[handlers.\"no.such\"]\n", &["no kind `no.such`", "notify.email"]);
+}
+
+#[test]
+fn settings_of_unknown_kinds_are_refused_where_kinds_matter() {
+    for (text, wanted) in [
+        ("[handlers.notify.email]\nfrom = \"x\"\n", ":1:11: no kind `notify`"),
+        ("[handlers.\"no.such\"]\n", "it knows echo, notify.email"),
+    ] {
+        let home = Home::new();
+        home.config(text);
+        for args in [&["config", "validate"][..], &["work"], &["dev"]] {
+            let ran = home.run(args);
+            assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
+            assert!(ran.err.contains(wanted), "{args:?}: {ran:?}");
+        }
+        home.ok(&["status"]);
+    }
 }
 
 #[test]
@@ -138,14 +153,14 @@ fn h10_bytes_that_are_no_configuration_are_refused() {
 fn h10_deep_nesting_is_refused_and_not_a_crash() {
     for (open, close) in [("[", "]"), ("{a=", "}")] {
         let deep = format!("tier = {}1{}\n", open.repeat(100_000), close.repeat(100_000));
-        refused(deep.as_bytes(), &[":1:"]);
+        refused(deep.as_bytes(), &["recurs"]);
     }
     let dotted = format!("{}x = 1\n", "a.".repeat(100_000));
-    refused(dotted.as_bytes(), &[":1:"]);
+    refused(dotted.as_bytes(), &["recurs"]);
     let dotted = format!("[handlers.\"echo\"]\n{}x = 1\n", "a.".repeat(100_000));
-    refused(dotted.as_bytes(), &[":2:"]);
+    refused(dotted.as_bytes(), &["recurs"]);
     let table = format!("[handlers.echo{}]\n", ".a".repeat(100_000));
-    refused(table.as_bytes(), &[":1:"]);
+    refused(table.as_bytes(), &["recurs"]);
 }
 
 #[test]

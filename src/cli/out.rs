@@ -173,8 +173,8 @@ pub(super) fn to_stderr(text: &str) {
     }
 }
 
-/// Prints an error.
-pub(super) fn fail(error: &CliError) {
+/// Prints an error. What hints call `sluicegate` is this program, whatever its name.
+pub(super) fn fail(error: &CliError, program: &str) {
     if error.exit == super::exit::Exit::Pipe {
         return;
     }
@@ -183,6 +183,9 @@ pub(super) fn fail(error: &CliError) {
         to_stderr("");
     }
     for hint in &error.hints {
-        to_stderr(&format!("hint: {}", escaped_lines(hint)));
+        to_stderr(&format!(
+            "hint: {}",
+            escaped_lines(&hint.replace("`sluicegate ", &format!("`{program} ")))
+        ));
     }
 }

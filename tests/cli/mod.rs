@@ -9,5 +9,6 @@
 )]
 
 mod basics;
+mod jobs;
 mod kit;
 mod settings;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::CliError;
 use crate::clock::{Timestamp, human};
 use crate::config;
-use crate::names::escaped;
+use crate::names::{escaped, is_hostile};
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,7 +99,12 @@ impl Out {
         } else {
             serde_json::to_string(value)
         };
-        self.line(text.map_err(|error| CliError::new(super::exit::Exit::Error, error))?)
+        self.line(escaped_json(&text.map_err(|error| CliError::new(super::exit::Exit::Error, error))?))
+    }
+
+    /// The same on one line in any case.
+    pub(super) fn json_line(&self, value: &serde_json::Value) -> Result<(), CliError> {
+        self.line(escaped_json(&value.to_string()))
     }
 
     /// A message for the person, on standard error.
@@ -159,6 +164,21 @@ impl Out {
             (false, false) => "✘",
         }
     }
+}
+
+/// JSON may hold raw what a terminal obeys: C1 controls, DEL, bidirectional overrides. They become `\u009b`.
+fn escaped_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push(c),
+            // Outside of strings only, where it is white space.
+            c if c < ' ' => out.push(' '),
+            c if is_hostile(c) => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// Escapes every line of a text, keeping the line ends.

@@ -12,3 +12,4 @@ mod basics;
 mod jobs;
 mod kit;
 mod settings;
+mod stores;

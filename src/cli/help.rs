@@ -119,16 +119,16 @@ fn states(ctx: &Context) -> Result<(), CliError> {
 pub(super) fn version(ctx: &Context) -> CliResult {
     let version = env!("CARGO_PKG_VERSION");
     if ctx.out.is_for_people() {
-        ctx.out.line(format!("{} {version}", ctx.program))?;
+        ctx.out.line(format!("{} {version}", ctx.name))?;
     } else {
-        ctx.out.json(&json!({ "name": ctx.program, "version": version, "library": "sluicegate" }))?;
+        ctx.out.json(&json!({ "name": ctx.name, "version": version, "library": "sluicegate" }))?;
     }
     Ok(Exit::Ok)
 }
 
 pub(super) fn completion(mut clap: clap::Command, shell: clap_complete::Shell, ctx: &Context) -> CliResult {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut clap, &ctx.program, &mut script);
+    clap_complete::generate(shell, &mut clap, &ctx.name, &mut script);
     ctx.out.line(String::from_utf8_lossy(&script).trim_end())?;
     Ok(Exit::Ok)
 }

@@ -4,6 +4,7 @@
 //! addresses: a name that changes between the check and the connection finds nobody. When the connection stands, the
 //! address at its other end is checked once more, before anything is sent.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -26,10 +27,9 @@ const MAX_TAIL: Duration = Duration::from_secs(1);
 type Pool = Client<HttpsConnector<Dialer>, Full<Bytes>>;
 
 /// Sends requests.
-#[derive(Clone)]
 pub(super) struct Outbound {
-    guarded: Result<Pool, String>,
-    open: Result<Pool, String>,
+    guarded: Lazy,
+    open: Lazy,
     deadline: Duration,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum SendError {
 
 impl Outbound {
     pub(super) fn new() -> Self {
-        Self { guarded: pool(Dialer::new(true)), open: pool(Dialer::new(false)), deadline: DEADLINE }
+        Self { guarded: lazy(Dialer::new(true)), open: lazy(Dialer::new(false)), deadline: DEADLINE }
     }
 
     /// Sends one request and reads (and forgets) the answer's body.
@@ -118,6 +118,13 @@ fn explain(error: &(dyn std::error::Error + 'static), host: &str) -> SendError {
     SendError::Failed { host: host.to_owned(), why: causes.join(": ") }
 }
 
+/// Made when it is first used: reading the trusted certificates costs a megabyte that an idle worker need not hold.
+type Lazy = LazyLock<Result<Pool, String>, Box<dyn FnOnce() -> Result<Pool, String> + Send>>;
+
+fn lazy(dialer: Dialer) -> Lazy {
+    LazyLock::new(Box::new(move || pool(dialer)))
+}
+
 fn pool(dialer: Dialer) -> Result<Pool, String> {
     // ring, named: with two providers in one program rustls panics at the first use.
     let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
@@ -155,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn h39_the_guard_of_the_connection_speaks_through_the_client() {
-        let outbound = Outbound { guarded: pool(dialer(true, from(&["10.0.0.7"]))), ..Outbound::new() };
+        let outbound = Outbound { guarded: lazy(dialer(true, from(&["10.0.0.7"]))), ..Outbound::new() };
         let error = send(&outbound, "https://hooks.example.com/x", &[]).await;
         assert!(error.contains("`hooks.example.com` is refused") && error.contains("10.0.0.7"), "{error}");
     }

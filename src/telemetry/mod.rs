@@ -2,7 +2,9 @@
 //! that writes them, and are dropped when nobody reads standard error.
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Keeps the thread that writes logs; its drop waits about a second for the last lines.
 #[derive(Debug)]
@@ -15,13 +17,14 @@ pub struct Logs {
 pub fn logs(level: &str, json: bool) -> Logs {
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
     // Our own lines at the level; libraries only when something is wrong.
-    let filter = EnvFilter::new(format!("warn,sluicegate={level}"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(false)
-        .with_target(false);
-    let set = if json { builder.json().try_init() } else { builder.compact().try_init() };
+    let level = level.parse().unwrap_or(LevelFilter::INFO);
+    let filter = Targets::new().with_default(LevelFilter::WARN).with_target("sluicegate", level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).with_target(false);
+    let set = if json {
+        tracing_subscriber::registry().with(filter).with(lines.json()).try_init()
+    } else {
+        tracing_subscriber::registry().with(filter).with(lines.compact()).try_init()
+    };
     if let Err(error) = set {
         tracing::debug!(%error, "logging was set up before");
     }

@@ -116,8 +116,7 @@ impl SqliteStore {
     }
 
     fn open_blocking(path: PathBuf, options: &Options) -> Result<Self, StoreError> {
-        let failed =
-            |error: std::io::Error| StoreError::new("open", path.display(), ErrorKind::Unavailable, error);
+        let failed = |error: std::io::Error| schema::explain_io(&path, &error);
         let conn = schema::open_writer(&path, options.cache_kib)?;
         let inode = std::fs::metadata(&path).map_err(failed)?.ino();
         let signal = Arc::new(Signal::open(&path).map_err(failed)?);

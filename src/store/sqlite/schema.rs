@@ -253,6 +253,15 @@ fn io_kind(error: &std::io::Error) -> ErrorKind {
     }
 }
 
+/// What an error of the file system means for a caller.
+pub(super) fn explain_io(path: &Path, error: &std::io::Error) -> StoreError {
+    let kind = io_kind(error);
+    let answer = StoreError::new("open", path.display(), kind, error);
+    if kind == ErrorKind::ReadOnly { answer.hint(WRITABLE) } else { answer }
+}
+
+const WRITABLE: &str = "the file, its `-wal` and `-shm`, and their folder must be writable by this user";
+
 /// What an error of SQLite means for a caller, with the way out.
 pub(super) fn explain(op: &'static str, path: &Path, error: &rusqlite::Error) -> StoreError {
     let (kind, hint) = match error.sqlite_error_code() {
@@ -263,10 +272,7 @@ pub(super) fn explain(op: &'static str, path: &Path, error: &rusqlite::Error) ->
         Some(ErrorCode::DiskFull) => {
             (ErrorKind::Full, "free space on its disk; running jobs go on, and everything resumes by itself")
         }
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (
-            ErrorKind::ReadOnly,
-            "the file, its `-wal` and `-shm`, and their folder must be writable by this user",
-        ),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (ErrorKind::ReadOnly, WRITABLE),
         Some(ErrorCode::CannotOpen) => {
             (ErrorKind::Unavailable, "check that the folder exists and that this user may read and write it")
         }

@@ -69,6 +69,8 @@ impl Home {
             .args(args)
             .env_clear()
             .env("HOME", self.dir.path())
+            // A wait that goes wrong shall not hold the suite up for its five minutes.
+            .env("SLUICEGATE_TIMEOUT", "60s")
             .env("XDG_DATA_HOME", self.path("data"))
             .env("XDG_CONFIG_HOME", self.path("config"))
             .current_dir(self.dir.path())

@@ -93,24 +93,28 @@ fn h07_a_locked_store_is_13_and_says_how_to_find_who() {
 
 #[test]
 fn a_store_that_may_not_be_written_says_so() {
+    use std::os::unix::process::CommandExt as _;
     let home = Home::new();
     home.enqueue(&["echo"]);
     let folder = home.store().parent().unwrap().to_owned();
-    let mode = |mode, folder_mode| {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            std::fs::set_permissions(entry.unwrap().path(), std::fs::Permissions::from_mode(mode)).unwrap();
-        }
-        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(folder_mode)).unwrap();
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    mode(0o444, 0o555);
-    // For root nothing is read-only.
-    let judged = std::fs::File::options().write(true).open(home.store()).is_err();
-    if judged {
-        let ran = home.run(&["job", "enqueue", "echo"]);
-        assert!(ran.code == 1 || ran.code == 13, "{ran:?}");
-        assert!(ran.err.contains("writ"), "{ran:?}");
+    let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.iter().for_each(|path| mode(path, 0o444));
+    mode(&folder, 0o555);
+    mode(&home.path(""), 0o755);
+    mode(&home.path("data"), 0o755);
+    let mut command = home.command(&["job", "enqueue", "echo"]);
+    if rustix::process::geteuid().is_root() {
+        // For root nothing is read-only; this is nobody.
+        command.uid(65_534);
     }
-    mode(0o644, 0o755);
+    let ran = super::kit::finish(&mut command, b"");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("must be writable by this user"), "{ran:?}");
+    mode(&folder, 0o755);
+    files.iter().for_each(|path| mode(path, 0o644));
     home.enqueue(&["echo"]);
 }
 

@@ -118,7 +118,8 @@ impl Handler for Email {
             inbox.keep(self.inbox_message(&ctx, &mail))?;
             return Ok(Outcome::Done);
         }
-        let transport = shared::<Mailers>(&ctx)?.get(&settings)?;
+        let mailers = shared::<Mailers>(&ctx)?;
+        let server = mailers.get(&settings)?;
         match ctx.effects.begin(ctx.id, EFFECT).await? {
             Effect::Sent => return Ok(Outcome::Done),
             Effect::Unknown => {
@@ -128,7 +129,7 @@ impl Handler for Email {
             }
             Effect::Fresh => {}
         }
-        self.settle(&ctx, mailer::send(&transport, mail).await).await
+        self.settle(&ctx, mailers.send(&server, &mail).await).await
     }
 }
 
@@ -186,10 +187,10 @@ impl Email {
         if let Some(address) = &self.reply_to {
             builder = builder.reply_to(mailbox("reply_to", address)?);
         }
-        let text = SinglePart::plain(self.text.clone());
+        let text = SinglePart::plain(lines(&self.text));
         let built = match &self.html {
             Some(html) => builder.multipart(
-                MultiPart::alternative().singlepart(text).singlepart(SinglePart::html(html.clone())),
+                MultiPart::alternative().singlepart(text).singlepart(SinglePart::html(lines(html))),
             ),
             None => builder.singlepart(text),
         };
@@ -199,6 +200,7 @@ impl Email {
     fn inbox_message(&self, ctx: &Context, mail: &Message) -> InboxMessage {
         let text = String::from_utf8_lossy(&mail.formatted()).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let head = head.replace("\r\n ", " ");
         let headers = head.split("\r\n").filter_map(|line| line.split_once(": "));
         InboxMessage {
             job: ctx.id,
@@ -222,6 +224,12 @@ fn header(field: &str, text: &str) -> Result<(), String> {
         Some((at, c)) => Err(format!("`{field}` has an illegal character {c:?} at byte {at}")),
         None => Ok(()),
     }
+}
+
+/// Text with the line ends of mail and no others: a CR or LF alone is read differently by different servers, and an end
+/// of the mail can be hidden in that. A NUL has no place in mail at all.
+fn lines(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n").replace('\0', "\u{fffd}").replace('\n', "\r\n")
 }
 
 /// `ada@example.org`, or `Ada <ada@example.org>`.

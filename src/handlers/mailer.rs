@@ -1,18 +1,32 @@
-//! Hands mails to an SMTP server, over pooled connections, and says honestly what became of one.
+//! Hands mails to an SMTP server, over connections that are used again, and says honestly what became of one.
+//!
+//! The library's own pool is not used: it takes a connection back whose conversation was cut off, and then reads the
+//! answers to one mail as those to the next; and it does not say whether a mail was begun when something broke.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use lettre::transport::smtp::PoolConfig;
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::Message;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use lettre::transport::smtp::{Error, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
 use serde::Deserialize;
+use tokio::time::timeout;
 use url::Url;
 
 use super::settings::read_secret;
+use crate::clock::{human, instant};
 use crate::location::without_password;
+
+/// No more connections than this are kept for later.
+const MAX_IDLE: usize = 20;
+/// A server may have several addresses, and the first of them may be dead.
+const CONNECT_WITHIN: Duration = Duration::from_secs(8);
+/// Servers hang up on idle connections after some minutes.
+const MAX_IDLE_FOR: Duration = Duration::from_secs(60);
 
 /// How the mail server is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
@@ -32,20 +46,26 @@ pub(super) enum StartTls {
     None,
 }
 
-type Transport = AsyncSmtpTransport<Tokio1Executor>;
-
-/// One pool of connections per server.
-#[derive(Debug, Default)]
+/// The servers, by their settings.
+#[derive(Debug)]
 pub(super) struct Mailers {
-    pools: Mutex<HashMap<Settings, Transport>>,
-    /// A pool starts a task when it is dropped, and panics where it cannot: the worker's last part may be a plain thread.
-    runtime: OnceLock<tokio::runtime::Handle>,
+    servers: Mutex<HashMap<Settings, Arc<Server>>>,
+    deadline: Duration,
 }
 
-impl Drop for Mailers {
-    fn drop(&mut self) {
-        let _entered = self.runtime.get().map(tokio::runtime::Handle::enter);
-        self.pools.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+/// One mail server, and the connections to it that nobody uses now.
+pub(super) struct Server {
+    address: (String, u16),
+    starttls: StartTls,
+    /// TLS from the first byte.
+    wrapped: bool,
+    credentials: Option<Credentials>,
+    idle: Mutex<Vec<(Instant, AsyncSmtpConnection)>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Server").field(&self.address).finish()
     }
 }
 
@@ -63,74 +83,148 @@ pub(super) enum Sent {
 }
 
 impl Mailers {
-    pub(super) fn get(&self, settings: &Settings) -> Result<Transport, String> {
-        self.runtime.get_or_init(tokio::runtime::Handle::current);
-        let mut known = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(transport) = known.get(settings) {
-            return Ok(transport.clone());
+    /// `deadline`: for the server to let a mail in, and again for it to take the mail.
+    pub(super) fn new(deadline: Duration) -> Self {
+        Self { servers: Mutex::default(), deadline }
+    }
+
+    pub(super) fn get(&self, settings: &Settings) -> Result<Arc<Server>, String> {
+        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = known.get(settings) {
+            return Ok(Arc::clone(server));
         }
-        let transport = transport(settings)?;
-        known.insert(settings.clone(), transport.clone());
-        Ok(transport)
+        let server = Arc::new(Server::new(settings)?);
+        known.insert(settings.clone(), Arc::clone(&server));
+        Ok(server)
+    }
+
+    pub(super) async fn send(&self, server: &Server, mail: &Message) -> Sent {
+        // Until there is a connection nothing is said of the mail: whatever goes wrong, it was not sent, and it is not
+        // the mail that was refused.
+        let connection = match timeout(self.deadline, server.connection()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Sent::NotNow(format!("cannot reach the mail server: {error}")),
+            Err(_) => {
+                let limit = human(self.deadline);
+                return Sent::NotNow(format!("cannot reach the mail server: not ready within {limit}"));
+            }
+        };
+        match timeout(self.deadline, server.hand_over(connection, mail)).await {
+            Ok(sent) => sent,
+            Err(_) => {
+                Sent::Unknown(format!("the mail server did not confirm within {}", human(self.deadline)))
+            }
+        }
     }
 }
 
-fn transport(settings: &Settings) -> Result<Transport, String> {
-    let text =
-        settings.smtp.as_deref().ok_or("no mail server: set `smtp` in `[handlers.\"notify.email\"]`")?;
-    let bad = |why: &str| format!("`smtp` `{}`: {why}", without_password(text));
-    let mut url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
-    if !matches!(url.scheme(), "smtp" | "smtps") || url.host().is_none() {
-        return Err(bad("expected `smtp://user@host:587` or `smtps://user@host:465`"));
+impl Server {
+    fn new(settings: &Settings) -> Result<Self, String> {
+        let text =
+            settings.smtp.as_deref().ok_or("no mail server: set `smtp` in `[handlers.\"notify.email\"]`")?;
+        let bad = |why: &str| format!("`smtp` `{}`: {why}", without_password(text));
+        let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        if !matches!(url.scheme(), "smtp" | "smtps") || host.is_empty() {
+            return Err(bad("expected `smtp://user@host:587` or `smtps://user@host:465`"));
+        }
+        if url.password().is_some() {
+            return Err(bad("a password does not belong here: use `password_file`"));
+        }
+        let wrapped = url.scheme() == "smtps";
+        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let starttls = settings.starttls.unwrap_or(if local { StartTls::None } else { StartTls::Required });
+        let port = url.port().unwrap_or(match (wrapped, starttls) {
+            (true, _) => SUBMISSIONS_PORT,
+            (false, StartTls::None) => SMTP_PORT,
+            (false, _) => SUBMISSION_PORT,
+        });
+        let credentials = match (&settings.password_file, url.username()) {
+            (Some(path), user) => {
+                let password = read_secret("password_file", path)?.reveal().to_owned();
+                Some(Credentials::new(decoded(user), password))
+            }
+            (None, "") => None,
+            (None, _) => return Err(bad("there is a user but no `password_file`")),
+        };
+        Ok(Self { address: (host, port), starttls, wrapped, credentials, idle: Mutex::default() })
     }
-    if url.password().is_some() {
-        return Err(bad("a password does not belong here: use `password_file`"));
+
+    /// One that answers: an idle one, or a new one.
+    async fn connection(&self) -> Result<AsyncSmtpConnection, Error> {
+        while let Some(mut connection) = self.idle_one() {
+            if connection.test_connected().await {
+                return Ok(connection);
+            }
+        }
+        let (host, port) = &self.address;
+        let tls = || TlsParameters::new(host.clone());
+        let wrapper = self.wrapped.then(tls).transpose()?;
+        let hello = ClientId::default();
+        let mut connection = AsyncSmtpConnection::connect_tokio1(
+            (host.as_str(), *port),
+            Some(CONNECT_WITHIN),
+            &hello,
+            wrapper,
+            None,
+        )
+        .await?;
+        let upgrade = match self.starttls {
+            StartTls::Required => !self.wrapped,
+            StartTls::Opportunistic => connection.can_starttls(),
+            StartTls::None => false,
+        };
+        if upgrade {
+            connection.starttls(tls()?, &hello).await?;
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+        }
+        Ok(connection)
     }
-    let user = url.username().to_owned();
-    url.set_username("").map_err(|()| bad("it cannot be used"))?;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    let starttls = settings.starttls.unwrap_or(if local { StartTls::None } else { StartTls::Required });
-    if url.scheme() == "smtp" {
-        match starttls {
-            StartTls::Required => url.set_query(Some("tls=required")),
-            StartTls::Opportunistic => url.set_query(Some("tls=opportunistic")),
-            StartTls::None => url.set_query(None),
+
+    /// Whoever drops this on its way drops the connection with it.
+    async fn hand_over(&self, mut connection: AsyncSmtpConnection, mail: &Message) -> Sent {
+        let error = match connection.send(mail.envelope(), &mail.formatted()).await {
+            Ok(_) => {
+                let mut idle = self.idle();
+                if idle.len() < MAX_IDLE {
+                    idle.push((instant(), connection));
+                }
+                return Sent::Accepted;
+            }
+            Err(error) => error,
+        };
+        // A reply is certain: the server said no. So is what this side refuses to say.
+        if error.is_permanent() {
+            Sent::Never(format!("the mail server refused it: {error}"))
+        } else if error.is_transient() {
+            Sent::NotNow(format!("the mail server cannot take it now: {error}"))
+        } else if error.is_client() {
+            Sent::NotNow(format!("the mail server cannot take such a mail: {error}"))
+        } else {
+            Sent::Unknown(format!("the connection to the mail server broke: {error}"))
         }
     }
-    let mut builder = Transport::from_url(url.as_str()).map_err(|error| bad(&error.to_string()))?;
-    if let Some(path) = &settings.password_file {
-        builder = builder
-            .credentials(Credentials::new(user, read_secret("password_file", path)?.reveal().to_owned()));
-    } else if !user.is_empty() {
-        return Err(bad("there is a user but no `password_file`"));
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, AsyncSmtpConnection)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    Ok(builder.timeout(Some(Duration::from_secs(30))).pool_config(PoolConfig::new().max_size(20)).build())
+
+    fn idle_one(&self) -> Option<AsyncSmtpConnection> {
+        let (now, mut idle) = (instant(), self.idle());
+        idle.retain(|(since, _)| now.duration_since(*since) < MAX_IDLE_FOR);
+        idle.pop().map(|(_, connection)| connection)
+    }
 }
 
 /// Says what is wrong with settings.
 pub(super) fn check(settings: &Settings) -> Result<(), String> {
-    if settings.smtp.is_some() { transport(settings).map(drop) } else { Ok(()) }
+    if settings.smtp.is_some() { Server::new(settings).map(drop) } else { Ok(()) }
 }
 
-pub(super) async fn send(transport: &Transport, mail: Message) -> Sent {
-    let error = match transport.send(mail).await {
-        Ok(_) => return Sent::Accepted,
-        Err(error) => error,
-    };
-    let text = match std::error::Error::source(&error) {
-        Some(cause) if !error.to_string().contains(&cause.to_string()) => format!("{error}: {cause}"),
-        _ => error.to_string(),
-    };
-    // A reply is certain: the server said no. So is a connection or TLS session that never came to be; the library has
-    // no question for the former, only a name.
-    if error.is_permanent() {
-        Sent::Never(format!("the mail server refused it: {text}"))
-    } else if error.is_transient() {
-        Sent::NotNow(format!("the mail server cannot take it now: {text}"))
-    } else if error.is_tls() || error.is_client() || error.to_string().starts_with("Connection error") {
-        Sent::NotNow(format!("cannot reach the mail server: {text}"))
-    } else {
-        Sent::Unknown(format!("the connection to the mail server broke: {text}"))
-    }
+/// A user as the server knows it: in a URL, `@` is `%40`.
+fn decoded(user: &str) -> String {
+    let text = format!("u={}", user.replace('+', "%2B").replace('&', "%26"));
+    url::form_urlencoded::parse(text.as_bytes()).next().map(|(_, user)| user.into_owned()).unwrap_or_default()
 }

@@ -14,6 +14,7 @@ mod settings;
 mod webhook;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::worker::{Registry, RegistryError};
 
@@ -61,12 +62,43 @@ pub struct InboxMessage {
     pub body: String,
 }
 
+/// How long the built-in kinds wait for the other side.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// For one HTTP request, connecting included.
+    pub webhook: Duration,
+    /// For a mail server to let a mail in, and again for it to take the mail. Twice this is less than the time-out of
+    /// the kind: what became of a mail is known, or known to be unknown, before the attempt is cut off.
+    pub mail: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { webhook: Duration::from_secs(20), mail: Duration::from_secs(25) }
+    }
+}
+
 /// Adds the built-in kinds to a registry.
 ///
 /// # Errors
 /// When the app registered one of their names.
 pub fn register(registry: &mut Registry, delivery: Delivery) -> Result<(), RegistryError> {
-    registry.share(delivery).share(outbound::Outbound::new()).share(mailer::Mailers::default());
+    register_within(registry, delivery, Deadlines::default())
+}
+
+/// The same, with other deadlines.
+///
+/// # Errors
+/// When the app registered one of their names.
+pub fn register_within(
+    registry: &mut Registry,
+    delivery: Delivery,
+    deadlines: Deadlines,
+) -> Result<(), RegistryError> {
+    registry
+        .share(delivery)
+        .share(outbound::Outbound::new(deadlines.webhook))
+        .share(mailer::Mailers::new(deadlines.mail));
     registry.add::<Echo>()?.add::<Webhook>()?.add::<Email>()?;
     Ok(())
 }

@@ -17,11 +17,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout_at;
 
 use super::guard::{self, Destination, Refused};
+use crate::clock::human;
 
-/// How long one request may take, connecting included.
-const DEADLINE: Duration = Duration::from_secs(20);
 /// No more of an answer is read; none of it is shown.
 const MAX_ANSWER: usize = 64 * 1024;
 
@@ -32,6 +32,8 @@ type Pool = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 pub(super) struct Outbound {
     guarded: Result<Pool, String>,
     open: Result<Pool, String>,
+    /// How long one request may take, connecting included.
+    deadline: Duration,
 }
 
 impl std::fmt::Debug for Outbound {
@@ -58,8 +60,8 @@ pub(super) enum SendError {
 }
 
 impl Outbound {
-    pub(super) fn new() -> Self {
-        Self { guarded: pool(true), open: pool(false) }
+    pub(super) fn new(deadline: Duration) -> Self {
+        Self { guarded: pool(true), open: pool(false), deadline }
     }
 
     /// Sends one request and reads (and forgets) the answer's body.
@@ -79,22 +81,23 @@ impl Outbound {
         }
         let request =
             request.body(Full::new(Bytes::from(body))).map_err(|error| failed(error.to_string()))?;
-        let whole = async {
-            let response = pool.request(request).await.map_err(|error| explain(&error, &host))?;
-            let status = response.status();
-            let retry_after = response
-                .headers()
-                .get("retry-after")
-                .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            // Reading it lets the connection be used again; a body that is too long costs only its connection.
-            if let Err(error) = Limited::new(response.into_body(), MAX_ANSWER).collect().await {
-                tracing::debug!(%error, "the answer's body was not read to its end");
-            }
-            Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs) })
+        let deadline = tokio::time::Instant::now() + self.deadline;
+        let response = match timeout_at(deadline, pool.request(request)).await {
+            Ok(response) => response.map_err(|error| explain(&error, &host))?,
+            Err(_) => return Err(failed(format!("no answer within {}", human(self.deadline)))),
         };
-        tokio::time::timeout(DEADLINE, whole)
-            .await
-            .unwrap_or_else(|_| Err(failed(format!("no answer within {} s", DEADLINE.as_secs()))))
+        let status = response.status();
+        let retry_after =
+            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        // The status is the answer. Reading the rest lets the connection be used again; a body that is too long, or
+        // never comes, costs only its connection.
+        let rest = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        match timeout_at(deadline, rest).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the answer's body was not read to its end"),
+            Err(_) => tracing::debug!("the answer's body did not end in time"),
+        }
+        Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs) })
     }
 }
 

@@ -1,15 +1,16 @@
 //! Receivers as child processes, and the context that a handler is given.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use sluicegate::clock::Timestamp;
-use sluicegate::handlers::{self, Delivery, Inbox, InboxMessage};
+use sluicegate::handlers::{self, Deadlines, Delivery, Inbox, InboxMessage};
 use sluicegate::ids::JobId;
 use sluicegate::job::handler::{Effect, Effects, JobError};
 use sluicegate::job::{Context, Handler, JobResult};
@@ -34,6 +35,7 @@ impl Peer {
         let mut child = Command::new(&python)
             .arg(root.join("tests/handlers").join(script))
             .arg(argument)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
@@ -56,17 +58,15 @@ impl Peer {
         serde_json::from_str(&line).expect("JSON")
     }
 
+    /// Says something to it.
+    pub(crate) fn tell(&mut self, word: &str) {
+        writeln!(self.child.stdin.as_mut().expect("a pipe"), "{word}").expect("told");
+    }
+
     /// Ends it, and counts what it received beyond what was read.
     pub(crate) fn rest(mut self) -> usize {
         self.child.kill().expect("killed");
-        std::mem::replace(
-            &mut self.lines,
-            BufReader::new(
-                Command::new("true").stdout(Stdio::piped()).spawn().expect("true").stdout.expect("a pipe"),
-            ),
-        )
-        .lines()
-        .count()
+        (&mut self.lines).lines().count()
     }
 }
 
@@ -121,27 +121,52 @@ impl Inbox for Kept {
     }
 }
 
+fn registry(delivery: Delivery, deadlines: Deadlines) -> Registry {
+    let mut registry = Registry::new();
+    handlers::register_within(&mut registry, delivery, deadlines).expect("registered");
+    registry
+}
+
 /// One job's attempts, outside of any worker.
 pub(crate) struct Bench {
     pub(crate) id: JobId,
     pub(crate) effects: Arc<Memory>,
-    settings: Value,
-    delivery: Delivery,
+    pub(crate) settings: Value,
+    registry: Registry,
 }
 
 impl Bench {
     pub(crate) fn new(settings: Value) -> Self {
-        Self { id: JobId::new(), effects: Arc::default(), settings, delivery: Delivery::Real }
+        Self {
+            id: JobId::new(),
+            effects: Arc::default(),
+            settings,
+            registry: registry(Delivery::Real, Deadlines::default()),
+        }
+    }
+
+    /// Another job of the same worker: it shares the connections.
+    pub(crate) fn next(&self) -> Self {
+        Self {
+            id: JobId::new(),
+            effects: Arc::default(),
+            settings: self.settings.clone(),
+            registry: self.registry.clone(),
+        }
+    }
+
+    /// Waits so long, and no longer, for receivers.
+    pub(crate) fn within(mut self, deadline: Duration) -> Self {
+        self.registry = registry(Delivery::Real, Deadlines { webhook: deadline, mail: deadline });
+        self
     }
 
     pub(crate) fn with_inbox(mut self, inbox: &Arc<Kept>) -> Self {
-        self.delivery = Delivery::Inbox(Arc::clone(inbox) as _);
+        self.registry = registry(Delivery::Inbox(Arc::clone(inbox) as _), Deadlines::default());
         self
     }
 
     pub(crate) async fn run<H: Handler>(&self, args: &Value) -> JobResult {
-        let mut registry = Registry::new();
-        handlers::register(&mut registry, self.delivery.clone()).expect("registered");
         let job: H = serde_json::from_value(args.clone()).expect("arguments");
         let context = Context {
             id: self.id,
@@ -157,7 +182,7 @@ impl Bench {
             release: Release::default(),
             cancel: tokio_util::sync::CancellationToken::new(),
             settings: Arc::new(self.settings.clone()),
-            shared: registry.shared(),
+            shared: self.registry.shared(),
             effects: Arc::clone(&self.effects) as _,
             span: tracing::Span::none(),
         };

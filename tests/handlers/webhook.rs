@@ -157,3 +157,71 @@ async fn in_dev_it_lands_signed_in_the_inbox_unless_its_host_is_allowed() {
     assert_eq!(peer.received()["verified"], true);
     assert_eq!(inbox.0.lock().expect("a lock").len(), 2);
 }
+
+#[tokio::test]
+async fn a_wish_to_come_back_later_is_heeded_but_not_for_longer_than_a_day() {
+    let (peer, bench) = receiver();
+    match bench.run::<Webhook>(&to(&peer, "/down")).await.expect("an outcome") {
+        Outcome::RetryIn(after, why) => {
+            assert_eq!(after, Duration::from_secs(24 * 3600));
+            assert!(why.contains("503"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_1_mb_costs_nothing_and_the_next_one_arrives() {
+    let (mut peer, bench) = receiver();
+    for path in ["/big", "/ok", "/big", "/ok"] {
+        assert_eq!(bench.run::<Webhook>(&to(&peer, path)).await.expect("sent"), Outcome::Done);
+        assert_eq!(peer.received()["path"], path);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_is_a_failed_attempt_at_the_deadline() {
+    let (mut peer, bench) = receiver();
+    let bench = bench.within(Duration::from_millis(300));
+    let error = bench.run::<Webhook>(&to(&peer, "/silent")).await.expect_err("failed").to_string();
+    assert!(error.contains("no answer within 300 ms"), "{error}");
+    peer.received();
+}
+
+#[tokio::test]
+async fn an_answer_whose_body_never_ends_is_still_an_answer() {
+    let (peer, bench) = receiver();
+    let bench = bench.within(Duration::from_millis(300));
+    assert_eq!(bench.run::<Webhook>(&to(&peer, "/drip")).await.expect("sent"), Outcome::Done);
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_up_is_a_failed_attempt() {
+    let (mut peer, bench) = receiver();
+    let error = bench.run::<Webhook>(&to(&peer, "/hang-up")).await.expect_err("failed").to_string();
+    assert!(error.contains("cannot send to `127.0.0.1`"), "{error}");
+    peer.received();
+    assert_eq!(peer.rest(), 0, "the worker decides when to try again, not the connection pool");
+}
+
+#[tokio::test]
+async fn every_attempt_has_the_same_id_and_the_same_bytes() {
+    let (mut peer, bench) = receiver();
+    let mut seen = Vec::new();
+    for path in ["/error", "/ok"] {
+        let args = json!({ "url": format!("http://127.0.0.1:{}{path}", peer.port), "data": { "b": 1.0, "a": "\u{2028}ü" } });
+        drop(bench.run::<Webhook>(&args).await);
+        let got = peer.received();
+        assert_eq!(got["verified"], true, "{got}");
+        seen.push((got["id"].clone(), got["raw"].clone()));
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert!(seen[0].0.as_str().expect("an id").starts_with("job_"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_misspelt_setting_of_an_endpoint_is_refused_and_does_not_fall_back_to_another_secret() {
+    let settings = json!({ "secret": SECRET, "endpoints": { "pager": { "url": "https://example.com/", "secert_file": "/x" } } });
+    let error = sluicegate::handlers::check_settings("notify.webhook", &settings).expect_err("refused");
+    assert!(error.contains("secert_file") && error.contains("pager"), "{error}");
+}

@@ -1,12 +1,13 @@
 //! How a worker runs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::names::{MAX_NAME, Queue, Release, Tier, WorkerName};
 
 /// How a worker runs. `Default` is what `sluicegate work` does.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// The tier it belongs to.
     pub tier: Tier,
@@ -31,6 +32,26 @@ pub struct Options {
     pub cancel_grace: Duration,
     /// Settings per kind, from the configuration.
     pub settings: BTreeMap<String, serde_json::Value>,
+}
+
+/// Settings hold secrets: only the names of their kinds are shown.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tier, name, release, queues, slots, grace, lease, renew_every, presence_every, .. } = self;
+        f.debug_struct("Options")
+            .field("tier", tier)
+            .field("name", name)
+            .field("release", release)
+            .field("queues", queues)
+            .field("slots", slots)
+            .field("grace", grace)
+            .field("lease", lease)
+            .field("renew_every", renew_every)
+            .field("presence_every", presence_every)
+            .field("cancel_grace", &self.cancel_grace)
+            .field("settings", &self.settings.keys())
+            .finish()
+    }
 }
 
 impl Default for Options {

@@ -76,7 +76,7 @@ impl OneOrMany {
 }
 
 pub(super) fn check(settings: &serde_json::Value) -> Result<(), String> {
-    let settings: Settings = serde_json::from_value(settings.clone()).map_err(|error| error.to_string())?;
+    let settings: Settings = settings::typed(settings)?;
     settings.from.as_deref().map(|from| mailbox("from", from)).transpose()?;
     mailer::check(&settings)
 }
@@ -209,11 +209,8 @@ impl Email {
             to: self.to.all().iter().chain(self.cc.all()).cloned().collect::<Vec<_>>().join(", "),
             subject: self.subject.clone(),
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            body: if mail.headers().get_raw("Content-Transfer-Encoding").is_some() && self.html.is_none() {
-                self.text.clone()
-            } else {
-                body.to_owned()
-            },
+            // Text alone is shown as it is read, not as it is encoded.
+            body: if self.html.is_none() { self.text.clone() } else { body.to_owned() },
         }
     }
 }

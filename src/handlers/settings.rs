@@ -108,7 +108,19 @@ pub fn check_settings(kind: &str, settings: &serde_json::Value) -> Result<(), St
 
 /// The settings of a kind, typed; an error names the kind.
 pub(super) fn read<T: DeserializeOwned>(ctx: &Context) -> Result<T, JobError> {
-    ctx.settings().map_err(|error| format!("settings `handlers.\"{}\"`: {error}", ctx.kind).into())
+    typed(&ctx.settings).map_err(|error| format!("settings `handlers.\"{}\"`: {error}", ctx.kind).into())
+}
+
+/// Settings, typed. An error says what was expected and not what was there: that may be a secret in the wrong place.
+pub(super) fn typed<T: DeserializeOwned>(settings: &serde_json::Value) -> Result<T, String> {
+    T::deserialize(settings).map_err(|error| {
+        let text = error.to_string();
+        let hides = ["invalid type: ", "invalid value: ", "unknown variant "];
+        match (hides.iter().any(|start| text.starts_with(start)), text.rfind(", expected ")) {
+            (true, Some(at)) => format!("a value of the wrong sort{}", text.get(at..).unwrap_or_default()),
+            _ => text,
+        }
+    })
 }
 
 /// The content of a file with a secret, without white space around it.

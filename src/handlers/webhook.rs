@@ -96,13 +96,14 @@ fn key(secret: &Secret) -> Result<Vec<u8>, String> {
 }
 
 pub(super) fn check(settings: &serde_json::Value) -> Result<(), String> {
-    let known = ["secret", "secret_file", "secrets", "allow", "endpoints"];
-    if let Some(unknown) =
-        settings.as_object().into_iter().flat_map(|map| map.keys()).find(|key| !known.contains(&key.as_str()))
-    {
-        return Err(format!("unknown setting `{}`: expected one of {}", shown(unknown), known.join(", ")));
+    let secrets = ["secret", "secret_file", "secrets"];
+    known(settings, &[&secrets[..], &["allow", "endpoints"]].concat())?;
+    let endpoints = settings.get("endpoints").and_then(serde_json::Value::as_object);
+    for (name, endpoint) in endpoints.into_iter().flatten() {
+        known(endpoint, &[&["url"], &secrets[..]].concat())
+            .map_err(|error| format!("endpoint `{}`: {error}", shown(name)))?;
     }
-    let settings: Settings = serde_json::from_value(settings.clone()).map_err(|error| error.to_string())?;
+    let settings: Settings = settings::typed(settings)?;
     settings.secrets.keys()?;
     for (name, endpoint) in &settings.endpoints {
         endpoint.secrets.keys().map_err(|error| format!("endpoint `{}`: {error}", shown(name)))?;
@@ -110,6 +111,15 @@ pub(super) fn check(settings: &serde_json::Value) -> Result<(), String> {
             .map_err(|error| format!("endpoint `{}`: {error}", shown(name)))?;
     }
     Ok(())
+}
+
+/// Settings have no others: a misspelt secret would be no secret.
+fn known(settings: &serde_json::Value, names: &[&str]) -> Result<(), String> {
+    let unknown = |key: &&String| !names.contains(&key.as_str());
+    match settings.as_object().and_then(|map| map.keys().find(unknown)) {
+        Some(key) => Err(format!("unknown setting `{}`: expected one of {}", shown(key), names.join(", "))),
+        None => Ok(()),
+    }
 }
 
 impl Job for Webhook {

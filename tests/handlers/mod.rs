@@ -3,5 +3,6 @@
 
 mod email;
 mod peer;
+mod secrets;
 mod webhook;
 mod whole;

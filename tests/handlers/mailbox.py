@@ -1,13 +1,15 @@
 """An SMTP server (aiosmtpd). Prints its port, then one JSON line per mail that it stored. Its argument says how it behaves:
 take, later (451 at the recipient), once (451 the first time), never (550), drop (stores the mail, then breaks the
 connection before its 250), hold (stores it, and answers when its input says `go`), login (wants one, prints it and
-refuses it), busy (greets with 554), mute (never says a word). A recipient `nobody@` is always refused.
-The end of its input ends it.
+refuses it), busy (greets with 554), mute (never says a word), tls (offers STARTTLS; its certificate is its second
+argument, without one no handshake ends well). A recipient `nobody@` is always refused, and a mail to `filter@` when it
+is there. The end of its input ends it.
 """
 import asyncio
 import base64
 import json
 import os
+import ssl
 import sys
 import threading
 
@@ -37,6 +39,8 @@ class Box:
         return "250 OK"
 
     async def handle_DATA(self, server, session, envelope):
+        if any(address.startswith("filter@") for address in envelope.rcpt_tos):
+            return "554 5.7.1 the filter dislikes it"
         content = envelope.content.decode("utf8", "replace")
         raw = base64.b64encode(envelope.original_content).decode()
         peer = session.peer[1]
@@ -62,7 +66,13 @@ class Unhelpful(asyncio.Protocol):
 def serve():
     if HABIT in ("busy", "mute"):
         return Unhelpful()
-    wants = {"auth_require_tls": False, "auth_required": True, "authenticator": login} if HABIT == "login" else {}
+    wants = {}
+    if HABIT == "login":
+        wants = {"auth_require_tls": False, "auth_required": True, "authenticator": login}
+    if HABIT == "tls":
+        wants = {"tls_context": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "require_starttls": False}
+        if len(sys.argv) > 2:
+            wants["tls_context"].load_cert_chain(sys.argv[2])
     return SMTP(Box(), enable_SMTPUTF8=True, **wants)
 
 

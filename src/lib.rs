@@ -1,6 +1,6 @@
 //! A job-queue worker runtime that proves it is running. The README is the way in; this page is the map.
 //!
-//! A module imports from lower floors and from its own folder, never upwards (`tests/floors.rs` keeps that true):
+//! A module imports from lower floors and from its own folder, never upwards (`tests/floors` keeps that true):
 //!
 //! | floor | rooms |
 //! |---|---|

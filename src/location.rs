@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::names::shown;
+use crate::names::{escaped, shown};
 
 /// The place of a store.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,16 +33,33 @@ impl StoreUrl {
     }
 }
 
-/// A URL without its user and password, escaped: what may be printed.
+/// A URL without its user and password, escaped and shortened: what may be printed.
 #[must_use]
 pub fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return shown(url) };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(end);
-    match authority.rsplit_once('@') {
-        Some((_, host)) => shown(&format!("{scheme}://***@{host}{tail}")),
-        None => shown(url),
-    }
+    shown(&masked(url))
+}
+
+/// The same at full length. A password of a store that has `/` or `@` in it, which no URL may, stays hidden too.
+#[must_use]
+pub fn masked(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => match url.split_once(':') {
+            Some((scheme, rest)) if scheme.starts_with("redis") => (format!("{scheme}:"), rest),
+            _ => return escaped(url),
+        },
+    };
+    let (place, tail) = match scheme.as_str() {
+        "sqlite://" => return escaped(url),
+        "http://" | "https://" => rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())),
+        // A question mark before an `@` belongs to a password.
+        _ => match rest.split_once('?') {
+            Some((place, tail)) if !tail.contains('@') => (place, "?***"),
+            _ => (rest, ""),
+        },
+    };
+    let place = place.rsplit_once('@').map_or_else(|| place.to_owned(), |(_, host)| format!("***@{host}"));
+    escaped(&format!("{scheme}{place}{tail}"))
 }
 
 impl FromStr for StoreUrl {
@@ -108,6 +125,17 @@ mod tests {
     fn h14_a_password_is_never_printed() {
         let error = "redis://user:s3cret@host:6379/0".parse::<StoreUrl>().unwrap_err().to_string();
         assert!(!error.contains("s3cret") && error.contains("***@host"), "{error}");
+        for (url, printed) in [
+            ("redis://me:s3/cr@t@host:6379/0", "redis://***@host:6379/0"),
+            ("redis:me:s3cret@host", "redis:***@host"),
+            ("redis://host?password=s3cret", "redis://host?***"),
+            ("https://me:s3cret@host/@ada?q=1", "https://***@host/@ada?q=1"),
+            ("redis://me:s3?ret@host", "redis://***@host"),
+            ("sqlite:///a@b.db", "sqlite:///a@b.db"),
+            ("ada@example.org", "ada@example.org"),
+        ] {
+            assert_eq!(without_password(url), printed);
+        }
         for bad in ["", "mysql://x", "sqlite:", "sqlite::memory:", "sqlite:x.db?mode=ro"] {
             assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
         }

@@ -46,9 +46,7 @@ pub fn shown(text: &str) -> String {
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hostile = c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if hostile {
+        if is_hostile(c) {
             let code = c as u32;
             if code <= 0xff {
                 out.push_str(&format!("\\x{code:02x}"))
@@ -60,6 +58,11 @@ pub fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// What a terminal obeys instead of printing it.
+pub(crate) fn is_hostile(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn check(what: &'static str, text: &str) -> Result<(), BadName> {

@@ -9,17 +9,17 @@ use super::with_builtin;
 use crate::config::keys::KEYS;
 use crate::config::{Config, usual_files};
 use crate::handlers::{self, Delivery};
-use crate::location::without_password;
+use crate::location::masked;
 
 pub(super) fn show(ctx: &mut Context, origin: bool) -> CliResult {
     let config = ctx.config()?;
     let rows: Vec<(String, Option<String>, String)> = config
         .values()
         .map(|(key, value)| {
-            (key.path.to_owned(), value.text.as_deref().map(without_password), value.origin.to_string())
+            (key.path.to_owned(), value.text.as_deref().map(masked), value.origin.to_string())
         })
         .chain(config.handlers().iter().map(|(kind, (settings, origin))| {
-            (format!("handlers.{kind}"), Some(masked(settings)), origin.to_string())
+            (format!("handlers.{kind}"), Some(without_secrets(settings)), origin.to_string())
         }))
         .collect();
     if !ctx.out.is_for_people() {
@@ -31,7 +31,7 @@ pub(super) fn show(ctx: &mut Context, origin: bool) -> CliResult {
         return Ok(Exit::Ok);
     }
     for (path, value, from) in rows {
-        let value = value.map_or_else(|| "(not set)".to_owned(), |value| crate::names::escaped(&value));
+        let value = value.unwrap_or_else(|| "(not set)".to_owned());
         if origin {
             ctx.out.line(format!("{path} = {value}    # {from}"))?
         } else {
@@ -42,7 +42,7 @@ pub(super) fn show(ctx: &mut Context, origin: bool) -> CliResult {
 }
 
 /// Settings of a kind without what may be secret in them.
-fn masked(settings: &serde_json::Value) -> String {
+fn without_secrets(settings: &serde_json::Value) -> String {
     fn mask(value: &serde_json::Value, secret: bool) -> serde_json::Value {
         match value {
             serde_json::Value::Object(map) => map
@@ -58,7 +58,7 @@ fn masked(settings: &serde_json::Value) -> String {
                 items.iter().map(|item| mask(item, secret)).collect::<Vec<_>>().into()
             }
             _ if secret => "***".into(),
-            serde_json::Value::String(text) => without_password(text).into(),
+            serde_json::Value::String(text) => masked(text).into(),
             other => other.clone(),
         }
     }
@@ -82,7 +82,7 @@ pub(super) fn check_handlers(config: &Config, registry: &crate::worker::Registry
 pub(super) fn validate(ctx: &mut Context) -> CliResult {
     let config = ctx.config()?;
     ctx.store_url(&config)?;
-    config.api_token()?;
+    config.api_token()?.map(|token| check_token(&token)).transpose()?;
     let registry = with_builtin(std::mem::take(&mut ctx.registry), Delivery::Real)?;
     check_handlers(&config, &registry)?;
     let file = config
@@ -95,6 +95,10 @@ pub(super) fn validate(ctx: &mut Context) -> CliResult {
         ctx.out.json(&json!({ "valid": true, "file": config.file }))?;
     }
     Ok(Exit::Ok)
+}
+
+fn check_token(token: &str) -> Result<(), CliError> {
+    crate::http::check_token(token).map_err(|error| CliError::usage(format!("`api.token_file`: {error}")))
 }
 
 pub(super) fn docs(ctx: &Context, section: Option<&str>) -> CliResult {

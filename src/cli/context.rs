@@ -20,6 +20,8 @@ pub(super) struct Context {
     pub(super) out: Out,
     pub(super) registry: Registry,
     /// What this program is called.
+    pub(super) name: String,
+    /// How it is called from here, for this store and tier: what a command that is printed begins with.
     pub(super) program: String,
     global: Global,
     /// Flags of the command that are also keys.
@@ -27,7 +29,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(global: Global, registry: Registry, program: String) -> Self {
+    pub(super) fn new(global: Global, registry: Registry, typed: &str) -> Self {
         let format = if global.json { Format::Json } else { global.output };
         let out =
             Out::new(format, !global.no_headers, global.time, global.color, global.quiet, global.verbose);
@@ -38,7 +40,14 @@ impl Context {
                 flags.push((path, flag, value.clone()));
             }
         }
-        Self { out, registry, program, global, flags }
+        let mut program = quoted(typed);
+        if let Some(file) = &global.config {
+            program += &format!(" --config {}", quoted(&file.to_string_lossy()));
+        }
+        for (_, flag, value) in &flags {
+            program += &format!(" {flag} {}", quoted(value));
+        }
+        Self { out, registry, name: base_name(typed), program, global, flags }
     }
 
     pub(super) fn flag(&mut self, path: &'static str, flag: &'static str, value: Option<String>) {
@@ -107,5 +116,32 @@ impl Context {
     pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 4);
         Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
+    }
+}
+
+/// The last part of a path.
+pub(super) fn base_name(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or(path).to_owned()
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,~".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_survives_the_shell() {
+        for (word, typed) in [("a/b.db", "a/b.db"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("", "''")] {
+            assert_eq!(quoted(word), typed);
+        }
+        assert_eq!(base_name("target/debug/app"), "app");
     }
 }

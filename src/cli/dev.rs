@@ -37,8 +37,9 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     ctx.listen(args);
     let config = ctx.config()?;
     let url = ctx.store_url(&config)?;
-    let folder = url.path().and_then(Path::parent).map_or_else(|| PathBuf::from("."), Path::to_owned);
-    let _lock = lock(&folder, &ctx.program)?;
+    let folder = url.path().and_then(Path::parent).filter(|folder| *folder != Path::new(""));
+    let folder = folder.map_or_else(|| PathBuf::from("."), Path::to_owned);
+    let _lock = lock(&folder, &ctx.name)?;
     let inbox = Arc::new(FileInbox::open(folder.join("inbox"), KEEP)?);
     let delivery = if config.dev_inbox() { Delivery::Inbox(Arc::clone(&inbox) as _) } else { Delivery::Real };
     let registry = with_builtin(std::mem::take(&mut ctx.registry), delivery)?;
@@ -188,15 +189,6 @@ fn invite(
     }
     ctx.out.line(format!("  {:<10} http://{api}/v1", "API"))?;
     ctx.out.line(format!("  {:<10} http://{}/readyz", "health", probes.address()))?;
-    let program =
-        std::env::current_exe().ok().and_then(|path| shorten(&path)).unwrap_or_else(|| ctx.program.clone());
-    ctx.out.line(format!("Try:  {program} job enqueue echo '{{\"hello\":\"world\"}}' --wait"))?;
+    ctx.out.line(format!("Try:  {} job enqueue echo '{{\"hello\":\"world\"}}' --wait", ctx.program))?;
     ctx.out.line("Ctrl-C finishes running jobs; a second Ctrl-C gives them back at once.")
-}
-
-/// The program's path as it is typed from here.
-fn shorten(path: &Path) -> Option<String> {
-    let here = std::env::current_dir().ok()?;
-    let near = path.strip_prefix(here).unwrap_or(path);
-    near.to_str().map(str::to_owned)
 }

@@ -65,10 +65,10 @@ impl From<EnqueueError> for CliError {
             EnqueueError::Unknown { id, .. } => Self::new(Exit::Unreachable, &error)
                 .hint(format!("enqueue it again with `--id {id}`: that cannot store it twice")),
             EnqueueError::Conflict(id) => {
-                Self::new(Exit::Conflict, &error).hint(format!("see what it is: `job show {id}`"))
+                Self::new(Exit::Conflict, &error).hint(format!("see what it is: `sluicegate job show {id}`"))
             }
             EnqueueError::Held { holder, .. } => Self::new(Exit::Conflict, &error)
-                .hint(format!("see the job that holds it: `job show {holder}`")),
+                .hint(format!("see the job that holds it: `sluicegate job show {holder}`")),
         }
     }
 }

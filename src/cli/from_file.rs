@@ -102,7 +102,7 @@ fn refuse(ctx: &Context, sums: &mut Sums, line: u64, reason: &str) -> Result<(),
         ctx.out.note(format!("line {line} refused: {reason}"));
         return Ok(());
     }
-    ctx.out.line(json!({ "line": line, "error": reason }))
+    ctx.out.json_line(&json!({ "line": line, "error": reason }))
 }
 
 async fn send(
@@ -135,7 +135,7 @@ fn finish(ctx: &Context, sums: &Sums) -> CliResult {
         ctx.out.line(format!("{stored} enqueued, {replayed} enqueued before, {refused} refused"))?;
         ctx.out.next(format!("{} status", ctx.program));
     } else {
-        ctx.out.line(json!({ "enqueued": stored, "replayed": replayed, "refused": refused }))?;
+        ctx.out.json_line(&json!({ "enqueued": stored, "replayed": replayed, "refused": refused }))?;
     }
     Ok(if *refused > 0 { Exit::Partial } else { Exit::Ok })
 }

@@ -1,18 +1,25 @@
 //! Help, version, completion.
 
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue};
 use serde_json::json;
 
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::{Exit, TABLE};
-use super::out::to_stderr;
+use super::out::{escaped_lines, to_stderr};
 use crate::config::keys::KEYS;
 use crate::job::State;
 
 /// What clap refuses, or prints because it was asked to.
-pub(super) fn clap_error(error: &clap::Error) -> Exit {
+pub(super) fn clap_error(error: &clap::Error, clap: &clap::Command, argv: &[OsString]) -> Exit {
     if error.use_stderr() {
-        to_stderr(error.render().to_string().trim_end());
+        // The offending word comes back in it.
+        to_stderr(&escaped_lines(error.render().to_string().trim_end()));
+        if let Some(near) = nearest_command(error, clap, argv) {
+            to_stderr(&format!("\nhint: did you mean `{near}`?"));
+        }
         return Exit::Usage;
     }
     match error.print() {
@@ -21,9 +28,24 @@ pub(super) fn clap_error(error: &clap::Error) -> Exit {
     }
 }
 
+/// The command that was meant, where clap itself has no idea.
+fn nearest_command(error: &clap::Error, clap: &clap::Command, argv: &[OsString]) -> Option<String> {
+    let (Some(ContextValue::String(wrong)), None) =
+        (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::SuggestedSubcommand))
+    else {
+        return None;
+    };
+    let mut group = clap;
+    for word in argv.iter().skip(1).take_while(|word| word.to_str() != Some(wrong)) {
+        group = word.to_str().and_then(|word| group.find_subcommand(word)).unwrap_or(group);
+    }
+    let names = group.get_subcommands().map(clap::Command::get_name);
+    crate::config::keys::nearest(wrong, names).map(str::to_owned)
+}
+
 pub(super) fn topic(mut clap: clap::Command, words: &[String], ctx: &Context) -> CliResult {
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => ctx.out.line(clap.render_long_help())?,
+        [] => ctx.out.line(clap.render_long_help().to_string().trim_end())?,
         ["exit-codes"] => exit_codes(ctx)?,
         ["environment"] => environment(ctx)?,
         ["states"] => states(ctx)?,
@@ -40,7 +62,7 @@ pub(super) fn topic(mut clap: clap::Command, words: &[String], ctx: &Context) ->
                 })?;
             }
             let help = found.render_long_help();
-            ctx.out.line(help)?;
+            ctx.out.line(help.to_string().trim_end())?;
         }
     }
     Ok(Exit::Ok)
@@ -97,16 +119,16 @@ fn states(ctx: &Context) -> Result<(), CliError> {
 pub(super) fn version(ctx: &Context) -> CliResult {
     let version = env!("CARGO_PKG_VERSION");
     if ctx.out.is_for_people() {
-        ctx.out.line(format!("{} {version}", ctx.program))?;
+        ctx.out.line(format!("{} {version}", ctx.name))?;
     } else {
-        ctx.out.json(&json!({ "name": ctx.program, "version": version, "library": "sluicegate" }))?;
+        ctx.out.json(&json!({ "name": ctx.name, "version": version, "library": "sluicegate" }))?;
     }
     Ok(Exit::Ok)
 }
 
 pub(super) fn completion(mut clap: clap::Command, shell: clap_complete::Shell, ctx: &Context) -> CliResult {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut clap, &ctx.program, &mut script);
+    clap_complete::generate(shell, &mut clap, &ctx.name, &mut script);
     ctx.out.line(String::from_utf8_lossy(&script).trim_end())?;
     Ok(Exit::Ok)
 }

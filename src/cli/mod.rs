@@ -88,21 +88,21 @@ impl App {
 
     fn run(self, argv: impl Iterator<Item = OsString>) -> Exit {
         let argv: Vec<OsString> = argv.collect();
-        let program = argv.first().map(std::path::Path::new).and_then(std::path::Path::file_name);
-        let program = program.and_then(|name| name.to_str()).unwrap_or("sluicegate").to_owned();
+        let typed = argv.first().and_then(|word| word.to_str()).unwrap_or("sluicegate").to_owned();
+        let program = context::base_name(&typed);
         let command = Cli::command().name(program.clone()).bin_name(program.clone());
         let parsed =
             command.clone().try_get_matches_from(&argv).and_then(|matches| Cli::from_arg_matches(&matches));
         let cli = match parsed {
             Ok(cli) => cli,
-            Err(error) => return help::clap_error(&error),
+            Err(error) => return help::clap_error(&error, &command, &argv),
         };
         let result = match self.refused {
             Some(error) => Err(error::CliError::usage(format!("this program cannot start: {error}"))),
-            None => dispatch(cli, self.registry, command, program),
+            None => dispatch(cli, self.registry, command, &typed),
         };
         result.unwrap_or_else(|error| {
-            out::fail(&error);
+            out::fail(&error, &typed);
             error.exit
         })
     }
@@ -115,9 +115,9 @@ fn with_builtin(mut registry: Registry, delivery: Delivery) -> Result<Registry, 
     Ok(registry)
 }
 
-fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, program: String) -> CliResult {
+fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> CliResult {
     let Cli { global, command } = cli;
-    let mut ctx = Context::new(global, registry, program);
+    let mut ctx = Context::new(global, registry, typed);
     match command {
         Command::Dev(args) => dev::run(ctx, args),
         Command::Work(args) => work::run(ctx, args),

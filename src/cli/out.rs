@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::CliError;
 use crate::clock::{Timestamp, human};
 use crate::config;
-use crate::names::escaped;
+use crate::names::{escaped, is_hostile};
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,7 +99,12 @@ impl Out {
         } else {
             serde_json::to_string(value)
         };
-        self.line(text.map_err(|error| CliError::new(super::exit::Exit::Error, error))?)
+        self.line(escaped_json(&text.map_err(|error| CliError::new(super::exit::Exit::Error, error))?))
+    }
+
+    /// The same on one line in any case.
+    pub(super) fn json_line(&self, value: &serde_json::Value) -> Result<(), CliError> {
+        self.line(escaped_json(&value.to_string()))
     }
 
     /// A message for the person, on standard error.
@@ -161,8 +166,23 @@ impl Out {
     }
 }
 
+/// JSON may hold raw what a terminal obeys: C1 controls, DEL, bidirectional overrides. They become `\u009b`.
+fn escaped_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push(c),
+            // Outside of strings only, where it is white space.
+            c if c < ' ' => out.push(' '),
+            c if is_hostile(c) => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// Escapes every line of a text, keeping the line ends.
-fn escaped_lines(text: &str) -> String {
+pub(super) fn escaped_lines(text: &str) -> String {
     text.lines().map(escaped).collect::<Vec<_>>().join("\n")
 }
 
@@ -173,8 +193,8 @@ pub(super) fn to_stderr(text: &str) {
     }
 }
 
-/// Prints an error.
-pub(super) fn fail(error: &CliError) {
+/// Prints an error. What hints call `sluicegate` is this program, whatever its name.
+pub(super) fn fail(error: &CliError, program: &str) {
     if error.exit == super::exit::Exit::Pipe {
         return;
     }
@@ -183,6 +203,9 @@ pub(super) fn fail(error: &CliError) {
         to_stderr("");
     }
     for hint in &error.hints {
-        to_stderr(&format!("hint: {}", escaped_lines(hint)));
+        to_stderr(&format!(
+            "hint: {}",
+            escaped_lines(&hint.replace("`sluicegate ", &format!("`{program} ")))
+        ));
     }
 }

@@ -10,6 +10,7 @@ use super::exit::Exit;
 use super::queue;
 use crate::activation::{Activation, WorkerState};
 use crate::clock::human;
+use crate::job::State;
 use crate::names::DEFAULT_RELEASE;
 use crate::store::{Census, Seen};
 
@@ -40,10 +41,28 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
     workers_table(ctx, &workers)?;
     out.line("")?;
     queue::table(ctx, &census.queues)?;
-    if workers.is_empty() {
-        out.next(format!("{} work", ctx.program));
-    }
+    out.next(format!("{} {}", ctx.program, advice(activation.as_ref(), &workers, &census)));
     Ok(Exit::Ok)
+}
+
+/// The command that helps most: a worker when there is none, a look at what failed, a first job.
+fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) -> String {
+    let jobs = |state| -> u64 { census.queues.iter().filter_map(|queue| queue.states.get(&state)).sum() };
+    if workers.iter().all(|seen| seen.age > STALE || seen.presence.state == WorkerState::Stopped) {
+        return match activation.map(|current| current.release.as_str()) {
+            None | Some(DEFAULT_RELEASE) => "work".into(),
+            Some(release) => format!("work --release {release}"),
+        };
+    }
+    for state in [State::Dead, State::Parked, State::Retryable] {
+        if jobs(state) > 0 {
+            return format!("job list --state {state}");
+        }
+    }
+    if census.queues.iter().all(|queue| queue.inserted_total == 0) {
+        return "job enqueue echo '{}' --wait".into();
+    }
+    "job list".into()
 }
 
 /// What is wrong, as far as these facts tell.
@@ -53,8 +72,7 @@ fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
         let stuck: u32 = living.iter().map(|seen| seen.presence.stuck).sum();
         return (stuck > 0).then(|| format!("{stuck} jobs ignore their cancellation"));
     }
-    let waiting: u64 =
-        census.queues.iter().filter_map(|queue| queue.states.get(&crate::job::State::Available)).sum();
+    let waiting: u64 = census.queues.iter().filter_map(|queue| queue.states.get(&State::Available)).sum();
     let why = living.iter().find_map(|seen| {
         Some(format!(
             ": {} is {}, {}",

@@ -56,7 +56,9 @@ impl Reader<'_> {
     fn at(&self, span: &Range<usize>) -> Origin {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        // A byte order mark takes no room on the screen.
+        let line_start = before.rsplit('\n').next().unwrap_or_default().trim_start_matches('\u{feff}');
+        let column = line_start.chars().count() + 1;
         Origin::File { path: self.path.to_owned(), line, column }
     }
 

@@ -48,6 +48,8 @@ pub struct Key {
     pub doc: &'static str,
 }
 
+/// What the environment variables of keys begin with.
+pub(super) const PREFIX: &str = "SLUICEGATE__";
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 
@@ -139,7 +141,7 @@ impl Key {
     /// Its environment variable.
     #[must_use]
     pub fn variable(&self) -> String {
-        format!("SLUICEGATE__{}", self.path.to_ascii_uppercase().replace('.', "__"))
+        format!("{PREFIX}{}", self.path.to_ascii_uppercase().replace('.', "__"))
     }
 
     /// What it takes, in words.
@@ -210,24 +212,28 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, known)| known)
 }
 
-/// Levenshtein's distance.
+/// Levenshtein's distance, where two neighbours in the wrong order count as one slip.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut corner = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    let at = |rows: &[Vec<usize>], i: usize, j: usize| {
+        rows.get(i).and_then(|row| row.get(j)).copied().unwrap_or(0)
+    };
+    for (i, from) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, to) in b.iter().enumerate() {
+            let left = row.last().copied().unwrap_or(0);
+            let mut best =
+                (at(&rows, i, j) + usize::from(from != to)).min(left + 1).min(at(&rows, i, j + 1) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(to) && b.get(j - 1) == Some(from);
+            if swapped {
+                best = best.min(at(&rows, i - 1, j - 1) + 1);
+            }
+            row.push(best);
         }
-        for (slot, to) in row.iter_mut().skip(1).zip(&b) {
-            let best = (corner + usize::from(from != *to)).min(left + 1).min(*slot + 1);
-            corner = *slot;
-            *slot = best;
-            left = best;
-        }
+        rows.push(row);
     }
-    row.last().copied().unwrap_or_default()
+    at(&rows, a.len(), b.len())
 }
 
 #[cfg(test)]
@@ -262,6 +268,7 @@ mod tests {
     #[test]
     fn a_misspelt_word_finds_its_neighbour() {
         assert_eq!(nearest("worker.slot", KEYS.iter().map(|key| key.path)), Some("worker.slots"));
+        assert_eq!(nearest("jbo", ["dev", "job"].into_iter()), Some("job"));
         assert_eq!(nearest("zzzz", KEYS.iter().map(|key| key.path)), None);
     }
 }

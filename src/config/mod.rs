@@ -179,14 +179,13 @@ impl Config {
 
     fn read_environment(&mut self) -> Result<(), ConfigError> {
         for (name, value) in environment() {
-            if !name.starts_with("SLUICEGATE__") {
-                continue;
-            }
+            let Some(rest) = name.strip_prefix(keys::PREFIX) else { continue };
             let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
                 let names: Vec<String> = KEYS.iter().map(Key::variable).collect();
                 let error = ConfigError::plain(format!("unknown environment variable `{}`", shown(&name)));
-                return Err(match keys::nearest(&name, names.iter().map(String::as_str)) {
-                    Some(near) => error.hint(format!("did you mean `{near}`?")),
+                let names = names.iter().filter_map(|name| name.strip_prefix(keys::PREFIX));
+                return Err(match keys::nearest(rest, names) {
+                    Some(near) => error.hint(format!("did you mean `{}{near}`?", keys::PREFIX)),
                     None => error.hint("`sluicegate help environment` lists them"),
                 });
             };

@@ -7,7 +7,8 @@ use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::{Address, Message};
 use serde::{Deserialize, Serialize};
 
-use super::mailer::{self, Mailers, Sent, Settings};
+use super::mail_server::{self, Server, Settings};
+use super::mailer::{Mailers, Sent};
 use super::{Delivery, InboxMessage, settings, shared};
 use crate::clock::wall;
 use crate::job::handler::Effect;
@@ -76,9 +77,9 @@ impl OneOrMany {
 }
 
 pub(super) fn check(settings: &serde_json::Value) -> Result<(), String> {
-    let settings: Settings = settings::typed(settings)?;
+    let settings: Settings = serde_json::from_value(settings.clone()).map_err(|error| error.to_string())?;
     settings.from.as_deref().map(|from| mailbox("from", from)).transpose()?;
-    mailer::check(&settings)
+    mail_server::check(&settings)
 }
 
 impl Job for Email {
@@ -101,16 +102,20 @@ impl Handler for Email {
             (Delivery::Inbox(inbox), None) => Some(inbox),
             _ => None,
         };
-        let from = self.from.clone().or_else(|| settings.from.clone());
-        let from = match (from, inbox) {
-            (Some(from), _) => from,
-            (None, Some(_)) => "sluicegate <dev@localhost>".to_owned(),
-            (None, None) => {
+        let from = match (&self.from, &settings.from, inbox) {
+            // What is wrong with the mail itself stays wrong; settings can be put right.
+            (Some(from), ..) => match mailbox("from", from) {
+                Ok(from) => from,
+                Err(why) => return Ok(Outcome::Dead(why)),
+            },
+            (None, Some(from), _) => mailbox("from", from)
+                .map_err(|error| format!("settings `handlers.\"{}\"`: {error}", Self::KIND))?,
+            (None, None, Some(_)) => mailbox("from", "sluicegate <dev@localhost>")?,
+            (None, None, None) => {
                 return Err("no sender: give `from`, or set it in `[handlers.\"notify.email\"]`".into());
             }
         };
-        // What is wrong with the mail itself stays wrong.
-        let mail = match self.message(&ctx, &from) {
+        let mail = match self.message(&ctx, from) {
             Ok(mail) => mail,
             Err(why) => return Ok(Outcome::Dead(why)),
         };
@@ -118,8 +123,7 @@ impl Handler for Email {
             inbox.keep(self.inbox_message(&ctx, &mail))?;
             return Ok(Outcome::Done);
         }
-        let mailers = shared::<Mailers>(&ctx)?;
-        let server = mailers.get(&settings)?;
+        let (server, mailers) = (Server::of(&settings)?, shared::<Mailers>(&ctx)?);
         match ctx.effects.begin(ctx.id, EFFECT).await? {
             Effect::Sent => return Ok(Outcome::Done),
             Effect::Unknown => {
@@ -137,7 +141,10 @@ impl Email {
     async fn settle(&self, ctx: &Context, sent: Sent) -> JobResult {
         match sent {
             Sent::Accepted => {
-                ctx.effects.sent(ctx.id, EFFECT).await?;
+                // The mail is out: a record that cannot be written now must not make it look like a failure.
+                if let Err(error) = ctx.effects.sent(ctx.id, EFFECT).await {
+                    tracing::warn!(job = %ctx.id, %error, "the mail was sent, but its record could not be completed");
+                }
                 Ok(Outcome::Done)
             }
             Sent::NotNow(why) => {
@@ -154,7 +161,7 @@ impl Email {
         }
     }
 
-    fn message(&self, ctx: &Context, from: &str) -> Result<Message, String> {
+    fn message(&self, ctx: &Context, from: Mailbox) -> Result<Message, String> {
         let (to, cc) = (self.to.all(), self.cc.all());
         if to.is_empty() {
             return Err("`to` names nobody".into());
@@ -172,7 +179,6 @@ impl Email {
                 self.subject.len()
             ));
         }
-        let from = mailbox("from", from)?;
         let domain = from.email.domain().to_owned();
         let mut builder = Message::builder()
             .from(from)
@@ -187,10 +193,10 @@ impl Email {
         if let Some(address) = &self.reply_to {
             builder = builder.reply_to(mailbox("reply_to", address)?);
         }
-        let text = SinglePart::plain(lines(&self.text));
+        let text = SinglePart::plain(self.text.clone());
         let built = match &self.html {
             Some(html) => builder.multipart(
-                MultiPart::alternative().singlepart(text).singlepart(SinglePart::html(lines(html))),
+                MultiPart::alternative().singlepart(text).singlepart(SinglePart::html(html.clone())),
             ),
             None => builder.singlepart(text),
         };
@@ -200,7 +206,8 @@ impl Email {
     fn inbox_message(&self, ctx: &Context, mail: &Message) -> InboxMessage {
         let text = String::from_utf8_lossy(&mail.formatted()).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let head = head.replace("\r\n ", " ");
+        // A long header goes on in lines that begin with a space.
+        let head = head.replace("\r\n ", " ").replace("\r\n\t", " ");
         let headers = head.split("\r\n").filter_map(|line| line.split_once(": "));
         InboxMessage {
             job: ctx.id,
@@ -209,8 +216,11 @@ impl Email {
             to: self.to.all().iter().chain(self.cc.all()).cloned().collect::<Vec<_>>().join(", "),
             subject: self.subject.clone(),
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            // Text alone is shown as it is read, not as it is encoded.
-            body: if self.html.is_none() { self.text.clone() } else { body.to_owned() },
+            body: if mail.headers().get_raw("Content-Transfer-Encoding").is_some() && self.html.is_none() {
+                self.text.clone()
+            } else {
+                body.to_owned()
+            },
         }
     }
 }
@@ -221,12 +231,6 @@ fn header(field: &str, text: &str) -> Result<(), String> {
         Some((at, c)) => Err(format!("`{field}` has an illegal character {c:?} at byte {at}")),
         None => Ok(()),
     }
-}
-
-/// Text with the line ends of mail and no others: a CR or LF alone is read differently by different servers, and an end
-/// of the mail can be hidden in that. A NUL has no place in mail at all.
-fn lines(text: &str) -> String {
-    text.replace("\r\n", "\n").replace('\r', "\n").replace('\0', "\u{fffd}").replace('\n', "\r\n")
 }
 
 /// `ada@example.org`, or `Ada <ada@example.org>`.

@@ -1,15 +1,19 @@
 //! Where a job may send: pure rules on URLs and addresses. A job's URL comes from whoever may enqueue, and the worker
 //! stands inside the network, so by default it reaches public addresses over HTTPS and nothing else.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use url::{Host, Url};
 
+use super::address::not_public;
 use crate::names::shown;
 
-/// Ports of services that are not HTTP, and that a crafted request could speak to.
-const NOT_WEB: [u16; 22] =
-    [1, 7, 19, 20, 21, 22, 23, 25, 53, 110, 111, 135, 139, 143, 389, 445, 465, 587, 993, 995, 5432, 6379];
+/// Ports from 1024 on of services that are not for the public, or that a crafted request could speak to. Below, only 80
+/// and 443 are open.
+const NOT_WEB: [u16; 27] = [
+    1433, 1521, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 4369, 5060, 5432, 5672, 5900, 5984, 6000,
+    6379, 6380, 8125, 9042, 9092, 9200, 9300, 10_250, 11_211, 27_017,
+];
 
 /// A destination that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,25 +54,8 @@ pub struct Destination {
 /// # Errors
 /// Says what is refused and why; for an address also which one.
 pub fn check_url(text: &str, allow: &[String]) -> Result<Destination, Refused> {
-    let refuse =
-        |why: &str| Refused::Url { url: crate::location::without_password(text), why: why.to_owned() };
-    if text.len() > 2_000 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(Refused::Url {
-            url: shown(text),
-            why: "it is longer than 2,000 bytes or has white space or control characters".into(),
-        });
-    }
-    let url = Url::parse(text).map_err(|error| refuse(&error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(refuse("only `https` (and `http` for allowed hosts) can be sent to"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(refuse("it has a user or password in it"));
-    }
-    if url.fragment().is_some() {
-        return Err(refuse("it has a fragment, which is never sent"));
-    }
-    let host = url.host().ok_or_else(|| refuse("it has no host"))?;
+    let url = check_form(text)?;
+    let host = url.host().ok_or_else(|| refuse(text, "it has no host"))?;
     let port = url.port_or_known_default().unwrap_or_default();
     let name = host.to_string();
     let allowed = allow.iter().any(|entry| {
@@ -78,10 +65,16 @@ pub fn check_url(text: &str, allow: &[String]) -> Result<Destination, Refused> {
         return Ok(Destination { url, allowed });
     }
     if url.scheme() != "https" {
-        return Err(refuse("plain `http` is for hosts that are in `allow` in the settings of the kind"));
+        return Err(refuse(
+            text,
+            "plain `http` is for hosts that are in `allow` in the settings of the kind",
+        ));
     }
-    if NOT_WEB.contains(&port) {
-        return Err(refuse("its port is not one of a web server"));
+    if port < 1024 && !matches!(port, 80 | 443) || NOT_WEB.contains(&port) {
+        return Err(refuse(
+            text,
+            "its port is not one of a web server; to send there all the same, add `host:port` to `allow` in the settings of the kind",
+        ));
     }
     let address = match host {
         Host::Ipv4(address) => Some(IpAddr::V4(address)),
@@ -90,9 +83,57 @@ pub fn check_url(text: &str, allow: &[String]) -> Result<Destination, Refused> {
         Host::Domain(_) => None,
     };
     if let Some(address) = address {
-        check_address(&name, address)?;
+        check_address(given_host(text), address)?;
     }
     Ok(Destination { url, allowed })
+}
+
+fn refuse(text: &str, why: &str) -> Refused {
+    Refused::Url { url: crate::location::without_password(text), why: why.to_owned() }
+}
+
+/// Checks what needs no settings: that it is one web address and nothing smuggled beside it.
+///
+/// # Errors
+/// Says what is refused and why.
+pub fn check_form(text: &str) -> Result<Url, Refused> {
+    // The parser would silently drop line ends and tabs.
+    if text.len() > 2_000 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(refuse(text, "it is longer than 2,000 bytes or has white space or control characters"));
+    }
+    let url = Url::parse(text).map_err(|error| refuse(text, &error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refuse(text, "only `https` (and `http` for allowed hosts) can be sent to"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refuse(text, "it has a user or password in it"));
+    }
+    if url.fragment().is_some() {
+        return Err(refuse(text, "it has a fragment, which is never sent"));
+    }
+    Ok(url)
+}
+
+/// The host as it was written: `0x7f.1` rather than what it stands for.
+fn given_host(text: &str) -> &str {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    rest.split(['/', '\\', '?']).next().unwrap_or(rest)
+}
+
+/// Checks an entry of the list of allowed hosts: one that is written otherwise would never match.
+///
+/// # Errors
+/// Says how it is written.
+pub fn check_allowed(entry: &str) -> Result<(), String> {
+    let fits = Url::parse(&format!("https://{entry}/")).is_ok_and(|url| {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let port = url.port_or_known_default().unwrap_or_default();
+        entry.eq_ignore_ascii_case(&host) || entry.eq_ignore_ascii_case(&format!("{host}:{port}"))
+    });
+    if fits {
+        return Ok(());
+    }
+    Err(format!("`allow` has `{}`: expected `host` or `host:port`, as in `127.0.0.1:9000`", shown(entry)))
 }
 
 fn is_local_name(name: &str) -> bool {
@@ -108,55 +149,6 @@ pub fn check_address(host: &str, address: IpAddr) -> Result<(), Refused> {
     match not_public(address) {
         None => Ok(()),
         Some(why) => Err(Refused::Address { host: shown(host), address, why }),
-    }
-}
-
-/// What is not public about an address; `None` for a public one.
-fn not_public(address: IpAddr) -> Option<&'static str> {
-    match address {
-        IpAddr::V4(address) => v4(address),
-        IpAddr::V6(address) => v6(address),
-    }
-}
-
-fn v4(address: Ipv4Addr) -> Option<&'static str> {
-    let [a, b, c, _] = address.octets();
-    match (a, b, c) {
-        (0, ..) => Some("\"this network\" (0.0.0.0/8)"),
-        (127, ..) => Some("a loopback address"),
-        (10, ..) | (192, 168, _) => Some("a private address"),
-        (172, 16..=31, _) => Some("a private address"),
-        (169, 254, _) => Some("a link-local address (cloud metadata lives there)"),
-        (100, 64..=127, _) => Some("a carrier's shared address (100.64.0.0/10)"),
-        (192, 0, 0) => Some("a protocol assignment (192.0.0.0/24)"),
-        (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Some("an address for documentation"),
-        (192, 88, 99) => Some("a 6to4 relay"),
-        (198, 18..=19, _) => Some("an address for benchmarks"),
-        (224..=239, ..) => Some("a multicast address"),
-        (240..=255, ..) => Some("a reserved or broadcast address"),
-        _ => None,
-    }
-}
-
-fn v6(address: Ipv6Addr) -> Option<&'static str> {
-    if let Some(inner) = address.to_ipv4_mapped() {
-        return v4(inner).or(Some("an IPv4 address in disguise"));
-    }
-    let [a, b, c, d, e, f, ..] = address.segments();
-    match (a, b) {
-        (0, 0) if (c, d, e, f) == (0, 0, 0, 0) => Some("a loopback, unspecified or IPv4-compatible address"),
-        (0x64, 0xff9b) => Some("an IPv4 address behind NAT64"),
-        (0x100, 0) => Some("a discard address"),
-        (0x2001, 0) => Some("a Teredo tunnel"),
-        (0x2001, 0x2) => Some("an address for benchmarks"),
-        (0x2001, 0xdb8) | (0x3fff, _) => Some("an address for documentation"),
-        (0x2002, _) => Some("a 6to4 tunnel"),
-        (0xfc00..=0xfdff, _) => Some("a private address (fc00::/7)"),
-        (0xfe80..=0xfebf, _) => Some("a link-local address"),
-        (0xfec0..=0xfeff, _) => Some("a site-local address"),
-        (0xff00..=0xffff, _) => Some("a multicast address"),
-        (0x2000..=0x3fff, _) => None,
-        _ => Some("not a global address"),
     }
 }
 
@@ -196,6 +188,16 @@ mod tests {
             "[2001:db8::1]",
             "[::127.0.0.1]",
             "192.0.2.1",
+            "192.0.0.8",
+            "192.88.99.1",
+            "240.0.0.1",
+            "[64:ff9b:1::1]",
+            "[100::1]",
+            "[2001:2::1]",
+            "[2001:20::1]",
+            "[3fff::1]",
+            "[5f00::1]",
+            "[fec0::1]",
             "localhost",
             "localhost.",
             "LOCALHOST",
@@ -206,8 +208,18 @@ mod tests {
             let error = check_url(&format!("https://{host}/hook"), &[]).unwrap_err();
             assert!(matches!(error, Refused::Address { .. }), "{host}: {error}");
         }
-        for host in ["8.8.8.8", "[2606:4700::1111]", "172.15.0.1", "172.32.0.1", "100.63.0.1", "example.com"]
-        {
+        // What was written and what it stands for are both shown.
+        let error = check_url("https://017700000001:8443/hook", &[]).unwrap_err().to_string();
+        assert!(error.contains("`017700000001:8443`") && error.contains("127.0.0.1"), "{error}");
+        for host in [
+            "8.8.8.8",
+            "[2606:4700::1111]",
+            "[2001:4860:4860::8888]",
+            "172.15.0.1",
+            "172.32.0.1",
+            "100.63.0.1",
+            "example.com",
+        ] {
             assert!(check_url(&format!("https://{host}/hook"), &[]).is_ok(), "{host}");
         }
     }
@@ -222,6 +234,13 @@ mod tests {
             ("https://example.com:22/", "port"),
             ("https://example.com:25/", "port"),
             ("https://example.com:6379/", "port"),
+            ("https://example.com:11211/", "port"),
+            ("https://example.com:0/", "port"),
+            ("https://example.com/\0", "control characters"),
+            ("https://s3cret@example.com/", "user or password"),
+            ("ftp://example.com/", "only `https`"),
+            ("javascript:alert(1)", "only `https`"),
+            ("data:text/plain,x", "only `https`"),
             ("https://example.com/#x", "fragment"),
             ("https://example.com/\r\nX: y", "control characters"),
             ("https://exa mple.com/", "white space"),
@@ -230,6 +249,23 @@ mod tests {
         ] {
             let error = check_url(url, &[]).unwrap_err().to_string();
             assert!(error.contains(wanted) && !error.contains("s3cret"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn web_ports_are_open() {
+        for port in ["", ":443", ":80", ":8000", ":8080", ":8443", ":3000", ":49152"] {
+            assert!(check_url(&format!("https://example.com{port}/"), &[]).is_ok(), "{port}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_could_never_match_is_refused() {
+        for good in ["127.0.0.1", "127.0.0.1:9000", "hooks.internal", "Hooks.Internal:443", "[::1]:9000"] {
+            assert_eq!(check_allowed(good), Ok(()), "{good}");
+        }
+        for bad in ["", "http://127.0.0.1", "hooks.internal/path", "u@host", "0x7f.1", "host:99999", "::1"] {
+            assert!(check_allowed(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,73 +1,50 @@
-//! Hands mails to an SMTP server, over connections that are used again, and says honestly what became of one.
+//! Hands mails to an SMTP server, over connections that it keeps, and says honestly what became of one.
 //!
-//! The library's own pool is not used: it takes a connection back whose conversation was cut off, and then reads the
-//! answers to one mail as those to the next; and it does not say whether a mail was begun when something broke.
+//! The library's own pool is not used. It takes a connection back whose mail was cut off (a time-out, a cancelled job),
+//! and the next mail then reads the answers to the one before: a refused mail counts as sent. It also does not say how
+//! far a mail came, and waits for ever for an answer. Here a connection belongs to one mail, goes back only after its
+//! 250, and is closed otherwise; each of the three steps has a deadline, and only the last one can end uncertainly.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lettre::Message;
-use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::{Error, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT};
-use serde::Deserialize;
-use tokio::time::timeout;
-use url::Url;
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 
-use super::settings::read_secret;
-use crate::clock::{human, instant};
-use crate::location::without_password;
+use super::mail_server::{Server, StartTls};
+use crate::clock::instant;
 
-/// No more connections than this are kept for later.
-const MAX_IDLE: usize = 20;
-/// A server may have several addresses, and the first of them may be dead.
-const CONNECT_WITHIN: Duration = Duration::from_secs(8);
-/// Servers hang up on idle connections after some minutes.
-const MAX_IDLE_FOR: Duration = Duration::from_secs(60);
-
-/// How the mail server is reached.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Settings {
-    pub(super) smtp: Option<String>,
-    pub(super) password_file: Option<String>,
-    pub(super) starttls: Option<StartTls>,
-    pub(super) from: Option<String>,
+/// How long each step may take. Together they stay below the kind's time-out.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Connecting, TLS and the password.
+    session: Duration,
+    /// Sender and recipients.
+    envelope: Duration,
+    /// The content, and the answer to it.
+    content: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum StartTls {
-    Required,
-    Opportunistic,
-    None,
-}
-
-/// The servers, by their settings.
-#[derive(Debug)]
-pub(super) struct Mailers {
-    servers: Mutex<HashMap<Settings, Arc<Server>>>,
-    deadline: Duration,
-}
-
-/// One mail server, and the connections to it that nobody uses now.
-pub(super) struct Server {
-    address: (String, u16),
-    starttls: StartTls,
-    /// TLS from the first byte.
-    wrapped: bool,
-    credentials: Option<Credentials>,
-    idle: Mutex<Vec<(Instant, AsyncSmtpConnection)>>,
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Server").field(&self.address).finish()
+impl Default for Limits {
+    fn default() -> Self {
+        let [session, envelope, content] = [15, 10, 30].map(Duration::from_secs);
+        Self { session, envelope, content }
     }
 }
+
+/// One address of the server, so that one that does not answer leaves time for the next.
+const DIAL: Duration = Duration::from_secs(5);
+/// Whether a kept connection still works.
+const ALIVE: Duration = Duration::from_secs(3);
+/// No connection is kept unused for longer, and no more than so many per server.
+const KEEP: Duration = Duration::from_secs(60);
+const MAX_KEPT: usize = 20;
 
 /// What became of a mail.
 #[derive(Debug)]
@@ -78,153 +55,227 @@ pub(super) enum Sent {
     NotNow(String),
     /// It certainly did not take it, and never will.
     Never(String),
-    /// The connection broke at a point where it may or may not have taken it.
+    /// The content was handed over and no answer came: it may or may not have taken it.
     Unknown(String),
 }
 
-impl Mailers {
-    /// `deadline`: for the server to let a mail in, and again for it to take the mail.
-    pub(super) fn new(deadline: Duration) -> Self {
-        Self { servers: Mutex::default(), deadline }
-    }
-
-    pub(super) fn get(&self, settings: &Settings) -> Result<Arc<Server>, String> {
-        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = known.get(settings) {
-            return Ok(Arc::clone(server));
-        }
-        let server = Arc::new(Server::new(settings)?);
-        known.insert(settings.clone(), Arc::clone(&server));
-        Ok(server)
-    }
-
-    pub(super) async fn send(&self, server: &Server, mail: &Message) -> Sent {
-        // Until there is a connection nothing is said of the mail: whatever goes wrong, it was not sent, and it is not
-        // the mail that was refused.
-        let connection = match timeout(self.deadline, server.connection()).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Sent::NotNow(format!("cannot reach the mail server: {error}")),
-            Err(_) => {
-                let limit = human(self.deadline);
-                return Sent::NotNow(format!("cannot reach the mail server: not ready within {limit}"));
-            }
-        };
-        match timeout(self.deadline, server.hand_over(connection, mail)).await {
-            Ok(sent) => sent,
-            Err(_) => {
-                Sent::Unknown(format!("the mail server did not confirm within {}", human(self.deadline)))
-            }
-        }
-    }
+/// The connections that wait for the next mail, by server.
+#[derive(Default)]
+pub(super) struct Mailers {
+    kept: Mutex<HashMap<Server, Vec<(Instant, AsyncSmtpConnection)>>>,
+    limits: Limits,
 }
 
-impl Server {
-    fn new(settings: &Settings) -> Result<Self, String> {
-        let text =
-            settings.smtp.as_deref().ok_or("no mail server: set `smtp` in `[handlers.\"notify.email\"]`")?;
-        let bad = |why: &str| format!("`smtp` `{}`: {why}", without_password(text));
-        let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        if !matches!(url.scheme(), "smtp" | "smtps") || host.is_empty() {
-            return Err(bad("expected `smtp://user@host:587` or `smtps://user@host:465`"));
-        }
-        if url.password().is_some() {
-            return Err(bad("a password does not belong here: use `password_file`"));
-        }
-        let wrapped = url.scheme() == "smtps";
-        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        let starttls = settings.starttls.unwrap_or(if local { StartTls::None } else { StartTls::Required });
-        let port = url.port().unwrap_or(match (wrapped, starttls) {
-            (true, _) => SUBMISSIONS_PORT,
-            (false, StartTls::None) => SMTP_PORT,
-            (false, _) => SUBMISSION_PORT,
-        });
-        let credentials = match (&settings.password_file, url.username()) {
-            (Some(path), user) => {
-                let password = read_secret("password_file", path)?.reveal().to_owned();
-                Some(Credentials::new(decoded(user), password))
-            }
-            (None, "") => None,
-            (None, _) => return Err(bad("there is a user but no `password_file`")),
+impl Mailers {
+    pub(super) async fn send(&self, server: &Server, mail: &Message) -> Sent {
+        // Whatever goes wrong here is between us and the server, and not the mail's fault, 5xx included.
+        let mut connection = match limited(self.limits.session, self.connection(server)).await {
+            Ok(connection) => connection,
+            Err(error) => return Sent::NotNow(format!("cannot reach the mail server: {}", error.text)),
         };
-        Ok(Self { address: (host, port), starttls, wrapped, credentials, idle: Mutex::default() })
+        if let Some(why) = cannot_carry(&connection, mail) {
+            self.keep(server, connection);
+            return Sent::Never(why);
+        }
+        if let Err(error) = limited(self.limits.envelope, announce(&mut connection, mail)).await {
+            return match error.reply {
+                Some(5) => Sent::Never(format!("the mail server refused it: {}", error.text)),
+                Some(_) => Sent::NotNow(format!("the mail server cannot take it now: {}", error.text)),
+                None => {
+                    Sent::NotNow(format!("the connection broke before the mail was sent: {}", error.text))
+                }
+            };
+        }
+        let content = mail.formatted();
+        match limited(self.limits.content, async { Ok(connection.message(&content).await?) }).await {
+            Ok(_) => {
+                self.keep(server, connection);
+                Sent::Accepted
+            }
+            Err(error) => match error.reply {
+                Some(5) => Sent::Never(format!("the mail server refused it: {}", error.text)),
+                Some(_) => Sent::NotNow(format!("the mail server cannot take it now: {}", error.text)),
+                None => Sent::Unknown(format!("the connection broke before its answer: {}", error.text)),
+            },
+        }
     }
 
-    /// One that answers: an idle one, or a new one.
-    async fn connection(&self) -> Result<AsyncSmtpConnection, Error> {
-        while let Some(mut connection) = self.idle_one() {
-            if connection.test_connected().await {
+    async fn connection(&self, server: &Server) -> Result<AsyncSmtpConnection, Broke> {
+        while let Some((since, mut connection)) = self.kept(server) {
+            if since.elapsed() < KEEP
+                && tokio::time::timeout(ALIVE, connection.test_connected()).await.unwrap_or(false)
+            {
                 return Ok(connection);
             }
         }
-        let (host, port) = &self.address;
-        let tls = || TlsParameters::new(host.clone());
-        let wrapper = self.wrapped.then(tls).transpose()?;
-        let hello = ClientId::default();
-        let mut connection = AsyncSmtpConnection::connect_tokio1(
-            (host.as_str(), *port),
-            Some(CONNECT_WITHIN),
-            &hello,
-            wrapper,
-            None,
-        )
-        .await?;
-        let upgrade = match self.starttls {
-            StartTls::Required => !self.wrapped,
-            StartTls::Opportunistic => connection.can_starttls(),
-            StartTls::None => false,
-        };
-        if upgrade {
-            connection.starttls(tls()?, &hello).await?;
-        }
-        if let Some(credentials) = &self.credentials {
-            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
-        }
-        Ok(connection)
+        connect(server).await
     }
 
-    /// Whoever drops this on its way drops the connection with it.
-    async fn hand_over(&self, mut connection: AsyncSmtpConnection, mail: &Message) -> Sent {
-        let error = match connection.send(mail.envelope(), &mail.formatted()).await {
-            Ok(_) => {
-                let mut idle = self.idle();
-                if idle.len() < MAX_IDLE {
-                    idle.push((instant(), connection));
+    fn kept(&self, server: &Server) -> Option<(Instant, AsyncSmtpConnection)> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).get_mut(server)?.pop()
+    }
+
+    fn keep(&self, server: &Server, connection: AsyncSmtpConnection) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.entry(server.clone()).or_default();
+        kept.retain(|(since, _)| since.elapsed() < KEEP);
+        if kept.len() < MAX_KEPT {
+            kept.push((instant(), connection));
+        }
+    }
+}
+
+async fn connect(server: &Server) -> Result<AsyncSmtpConnection, Broke> {
+    // Read each time: a password that was changed holds from the next connection on.
+    let password = server.password()?;
+    let tls = match (server.implicit_tls, server.starttls) {
+        (false, StartTls::None) => None,
+        _ => Some(TlsParameters::new(server.host.clone())?),
+    };
+    let hello = ClientId::default();
+    let address = (server.host.as_str(), server.port);
+    let wrap = if server.implicit_tls { tls.clone() } else { None };
+    let mut connection = AsyncSmtpConnection::connect_tokio1(address, Some(DIAL), &hello, wrap, None).await?;
+    if let (false, Some(tls)) = (server.implicit_tls, tls)
+        && (server.starttls == StartTls::Required || connection.can_starttls())
+    {
+        connection.starttls(tls, &hello).await?;
+    }
+    if let Some(password) = password {
+        if server.starttls == StartTls::Opportunistic && !connection.is_encrypted() {
+            return Err("it does not offer STARTTLS, and the password is not sent in the clear (`starttls = \"none\"` allows that)".to_owned().into());
+        }
+        let credentials = Credentials::new(server.user.clone(), password.reveal().to_owned());
+        connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await?;
+    }
+    Ok(connection)
+}
+
+/// A mail that the server says it cannot carry would be refused every time.
+fn cannot_carry(connection: &AsyncSmtpConnection, mail: &Message) -> Option<String> {
+    let lacks = |extension| !connection.server_info().supports_feature(extension);
+    if international(mail) && lacks(Extension::SmtpUtfEight) {
+        return Some("the mail server cannot take addresses beyond ASCII (no SMTPUTF8)".to_owned());
+    }
+    (!mail.formatted().is_ascii() && lacks(Extension::EightBitMime))
+        .then(|| "the mail server cannot take mails beyond ASCII (no 8BITMIME)".to_owned())
+}
+
+fn international(mail: &Message) -> bool {
+    let (from, to) = (mail.envelope().from(), mail.envelope().to());
+    from.into_iter().chain(to).any(|address| !AsRef::<str>::as_ref(address).is_ascii())
+}
+
+/// Everything up to the content. Until the server has read the line that ends the content, it has taken nothing.
+async fn announce(connection: &mut AsyncSmtpConnection, mail: &Message) -> Result<(), Broke> {
+    let mut parameters = Vec::new();
+    if international(mail) {
+        parameters.push(MailParameter::SmtpUtfEight);
+    }
+    if !mail.formatted().is_ascii() {
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+    }
+    connection.command(Mail::new(mail.envelope().from().cloned(), parameters)).await?;
+    for address in mail.envelope().to() {
+        connection.command(Rcpt::new(address.clone(), vec![])).await?;
+    }
+    connection.command(Data).await?;
+    Ok(())
+}
+
+/// A step that failed.
+struct Broke {
+    /// The first digit of the server's answer, if it gave one.
+    reply: Option<u16>,
+    text: String,
+}
+
+impl From<Error> for Broke {
+    fn from(error: Error) -> Self {
+        Self { reply: error.status().map(|code| u16::from(code) / 100), text: error.to_string() }
+    }
+}
+
+impl From<String> for Broke {
+    fn from(text: String) -> Self {
+        Self { reply: None, text }
+    }
+}
+
+async fn limited<T>(limit: Duration, step: impl Future<Output = Result<T, Broke>>) -> Result<T, Broke> {
+    let late = || Err(format!("no answer within {} s", limit.as_secs_f64()).into());
+    tokio::time::timeout(limit, step).await.unwrap_or_else(|_| late())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::super::mail_server::Settings;
+    use super::*;
+
+    /// A server that serves one connection for each entry: it answers so many lines properly and says no more; after a
+    /// whole mail it closes.
+    async fn server(connections: &'static [usize]) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let smtp = Some(format!("smtp://{}", listener.local_addr().unwrap()));
+        tokio::spawn(async move {
+            let mut silent = Vec::new();
+            for &answers in connections {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut stream = BufReader::new(stream);
+                let script = ["220 hello", "250 hello", "250 sender", "250 to", "354 go on", "250 stored"];
+                for answer in script.iter().take(answers) {
+                    stream.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+                    let mut line = String::new();
+                    // The content ends with a lone dot; everything else is one line.
+                    while stream.read_line(&mut line).await.unwrap_or(0) > 0
+                        && answer.starts_with("354")
+                        && line != ".\r\n"
+                    {
+                        line.clear();
+                    }
                 }
-                return Sent::Accepted;
+                if answers < script.len() {
+                    silent.push(stream);
+                }
             }
-            Err(error) => error,
-        };
-        // A reply is certain: the server said no. So is what this side refuses to say.
-        if error.is_permanent() {
-            Sent::Never(format!("the mail server refused it: {error}"))
-        } else if error.is_transient() {
-            Sent::NotNow(format!("the mail server cannot take it now: {error}"))
-        } else if error.is_client() {
-            Sent::NotNow(format!("the mail server cannot take such a mail: {error}"))
-        } else {
-            Sent::Unknown(format!("the connection to the mail server broke: {error}"))
+            std::future::pending::<()>().await;
+        });
+        Server::of(&Settings { smtp, ..Settings::default() }).unwrap()
+    }
+
+    fn mail() -> Message {
+        let (from, to) = ("a@example.com".parse().unwrap(), "b@example.org".parse().unwrap());
+        Message::builder().from(from).to(to).body("text".to_owned()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_falls_silent_is_certain_before_the_content_and_uncertain_after() {
+        let [session, envelope, content] = [200; 3].map(Duration::from_millis);
+        let limits = Limits { session, envelope, content };
+        for (connections, certain) in
+            [(&[0], true), (&[1], true), (&[2], true), (&[3], true), (&[4], true), (&[5], false)]
+        {
+            let mailers = Mailers { limits, ..Mailers::default() };
+            let sent = mailers.send(&server(connections).await, &mail()).await;
+            match (&sent, certain) {
+                (Sent::NotNow(why), true) | (Sent::Unknown(why), false) => {
+                    assert!(why.contains("no answer within 0.2 s"), "{why}");
+                }
+                _ => panic!("silent after {connections:?} answers: {sent:?}"),
+            }
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Instant, AsyncSmtpConnection)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    #[tokio::test]
+    async fn a_kept_connection_that_died_is_replaced() {
+        let (server, mailers) = (server(&[6, 6]).await, Mailers::default());
+        for _ in 0..2 {
+            let sent = mailers.send(&server, &mail()).await;
+            assert!(matches!(sent, Sent::Accepted), "{sent:?}");
+        }
     }
-
-    fn idle_one(&self) -> Option<AsyncSmtpConnection> {
-        let (now, mut idle) = (instant(), self.idle());
-        idle.retain(|(since, _)| now.duration_since(*since) < MAX_IDLE_FOR);
-        idle.pop().map(|(_, connection)| connection)
-    }
-}
-
-/// Says what is wrong with settings.
-pub(super) fn check(settings: &Settings) -> Result<(), String> {
-    if settings.smtp.is_some() { Server::new(settings).map(drop) } else { Ok(()) }
-}
-
-/// A user as the server knows it: in a URL, `@` is `%40`.
-fn decoded(user: &str) -> String {
-    let text = format!("u={}", user.replace('+', "%2B").replace('&', "%26"));
-    url::form_urlencoded::parse(text.as_bytes()).next().map(|(_, user)| user.into_owned()).unwrap_or_default()
 }

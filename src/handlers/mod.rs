@@ -1,20 +1,23 @@
 //! The built-in job kinds.
 //!
 //! - `echo`: for trying things out
-//! - `webhook`: `notify.webhook`, signed as Standard Webhooks are; `outbound` sends it, `guard` says where it may go
-//! - `email`: `notify.email`; `mailer` hands it to an SMTP server
+//! - `webhook`: `notify.webhook`, signed as Standard Webhooks are; `outbound` sends it, `dialer` connects,
+//!   `guard` says where it may go, `address` which addresses are public
+//! - `email`: `notify.email`; `mailer` hands it to an SMTP server, `mail_server` says to which
 //! - `settings`: what they can be told, and how secrets are kept
 
+mod address;
+mod dialer;
 mod echo;
 mod email;
 pub mod guard;
+mod mail_server;
 mod mailer;
 mod outbound;
 mod settings;
 mod webhook;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::worker::{Registry, RegistryError};
 
@@ -62,43 +65,12 @@ pub struct InboxMessage {
     pub body: String,
 }
 
-/// How long the built-in kinds wait for the other side.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadlines {
-    /// For one HTTP request, connecting included.
-    pub webhook: Duration,
-    /// For a mail server to let a mail in, and again for it to take the mail. Twice this is less than the time-out of
-    /// the kind: what became of a mail is known, or known to be unknown, before the attempt is cut off.
-    pub mail: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        Self { webhook: Duration::from_secs(20), mail: Duration::from_secs(25) }
-    }
-}
-
 /// Adds the built-in kinds to a registry.
 ///
 /// # Errors
 /// When the app registered one of their names.
 pub fn register(registry: &mut Registry, delivery: Delivery) -> Result<(), RegistryError> {
-    register_within(registry, delivery, Deadlines::default())
-}
-
-/// The same, with other deadlines.
-///
-/// # Errors
-/// When the app registered one of their names.
-pub fn register_within(
-    registry: &mut Registry,
-    delivery: Delivery,
-    deadlines: Deadlines,
-) -> Result<(), RegistryError> {
-    registry
-        .share(delivery)
-        .share(outbound::Outbound::new(deadlines.webhook))
-        .share(mailer::Mailers::new(deadlines.mail));
+    registry.share(delivery).share(outbound::Outbound::new()).share(mailer::Mailers::default());
     registry.add::<Echo>()?.add::<Webhook>()?.add::<Email>()?;
     Ok(())
 }

@@ -1,12 +1,9 @@
 //! The HTTP client of the kinds: guarded, pooled, with a deadline and a cap on what it reads. It follows no redirects.
 //!
 //! A name is resolved once, every address it stands for is checked, and the connection goes to one of the checked
-//! addresses: a name that changes between the check and the connection finds nobody.
+//! addresses: a name that changes between the check and the connection finds nobody. When the connection stands, the
+//! address at its other end is checked once more, before anything is sent.
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -14,25 +11,25 @@ use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::timeout_at;
 
-use super::guard::{self, Destination, Refused};
-use crate::clock::human;
+use super::dialer::Dialer;
+use super::guard::{Destination, Refused};
+use crate::clock::{Timestamp, wall};
 
-/// No more of an answer is read; none of it is shown.
+/// How long one request may take, connecting included.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// No more of an answer is read, and no longer than this after its head; none of it is shown.
 const MAX_ANSWER: usize = 64 * 1024;
+const MAX_TAIL: Duration = Duration::from_secs(1);
 
-type Pool = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
+type Pool = Client<HttpsConnector<Dialer>, Full<Bytes>>;
 
 /// Sends requests.
 #[derive(Clone)]
 pub(super) struct Outbound {
     guarded: Result<Pool, String>,
     open: Result<Pool, String>,
-    /// How long one request may take, connecting included.
     deadline: Duration,
 }
 
@@ -46,7 +43,7 @@ impl std::fmt::Debug for Outbound {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    /// `Retry-After`, when it is a number of seconds.
+    /// `Retry-After`: in so many seconds, or until a date.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -60,8 +57,8 @@ pub(super) enum SendError {
 }
 
 impl Outbound {
-    pub(super) fn new(deadline: Duration) -> Self {
-        Self { guarded: pool(true), open: pool(false), deadline }
+    pub(super) fn new() -> Self {
+        Self { guarded: pool(Dialer::new(true)), open: pool(Dialer::new(false)), deadline: DEADLINE }
     }
 
     /// Sends one request and reads (and forgets) the answer's body.
@@ -81,24 +78,29 @@ impl Outbound {
         }
         let request =
             request.body(Full::new(Bytes::from(body))).map_err(|error| failed(error.to_string()))?;
-        let deadline = tokio::time::Instant::now() + self.deadline;
-        let response = match timeout_at(deadline, pool.request(request)).await {
-            Ok(response) => response.map_err(|error| explain(&error, &host))?,
-            Err(_) => return Err(failed(format!("no answer within {}", human(self.deadline)))),
-        };
+        let late = || failed(format!("no answer within {} s", self.deadline.as_secs_f64()));
+        let response = tokio::time::timeout(self.deadline, pool.request(request)).await;
+        let response = response.map_err(|_| late())?.map_err(|error| explain(&error, &host))?;
         let status = response.status();
-        let retry_after =
-            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        // The status is the answer. Reading the rest lets the connection be used again; a body that is too long, or
-        // never comes, costs only its connection.
-        let rest = Limited::new(response.into_body(), MAX_ANSWER).collect();
-        match timeout_at(deadline, rest).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the answer's body was not read to its end"),
-            Err(_) => tracing::debug!("the answer's body did not end in time"),
+        let retry_after = response.headers().get("retry-after").and_then(|value| wait(value.to_str().ok()?));
+        // The head is the answer. Reading the rest lets the connection be used again; a body that is too long or too
+        // slow costs only its connection.
+        let tail = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        if !tokio::time::timeout(MAX_TAIL, tail).await.is_ok_and(|read| read.is_ok()) {
+            tracing::debug!(%status, "the answer's body was not read to its end");
         }
-        Ok(Answer { status, retry_after: retry_after.map(Duration::from_secs) })
+        Ok(Answer { status, retry_after })
     }
+}
+
+/// `Retry-After` as a time to wait from now.
+fn wait(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(secs) = text.parse() {
+        return Some(Duration::from_secs(secs));
+    }
+    let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Timestamp::from_ms(until.as_millisecond()).since(wall()))
 }
 
 /// The innermost cause says most; a refusal is passed on as itself.
@@ -116,7 +118,7 @@ fn explain(error: &(dyn std::error::Error + 'static), host: &str) -> SendError {
     SendError::Failed { host: host.to_owned(), why: causes.join(": ") }
 }
 
-fn pool(guarded: bool) -> Result<Pool, String> {
+fn pool(dialer: Dialer) -> Result<Pool, String> {
     // ring, named: with two providers in one program rustls panics at the first use.
     let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
@@ -126,12 +128,11 @@ fn pool(guarded: bool) -> Result<Pool, String> {
             format!("no trusted certificates on this machine (package ca-certificates): {error}")
         })?
         .with_no_client_auth();
-    let mut http = HttpConnector::new_with_resolver(Resolver { guarded });
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(Duration::from_secs(10)));
-    let https =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(dialer);
     let mut builder = Client::builder(TokioExecutor::new());
     Ok(builder
         .pool_idle_timeout(Duration::from_secs(30))
@@ -140,48 +141,42 @@ fn pool(guarded: bool) -> Result<Pool, String> {
         .build(https))
 }
 
-/// Resolves names, and refuses the whole name when one of its addresses is not public.
-#[derive(Debug, Clone)]
-struct Resolver {
-    guarded: bool,
-}
-
-type Addresses = std::vec::IntoIter<SocketAddr>;
-type Resolving =
-    Pin<Box<dyn Future<Output = Result<Addresses, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
-
-impl tower_service::Service<Name> for Resolver {
-    type Response = Addresses;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Resolving;
-
-    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Resolving {
-        let guarded = self.guarded;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            if guarded {
-                found.iter().try_for_each(|address| guard::check_address(name.as_str(), address.ip()))?;
-            }
-            Ok(found.into_iter())
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::dialer::tests::{dialer, from};
+    use super::super::guard::check_url;
     use super::*;
-    use tower_service::Service as _;
+
+    async fn send(outbound: &Outbound, url: &str, allow: &[String]) -> String {
+        let to = check_url(url, allow).unwrap();
+        outbound.send(&to, &[], "{}".into()).await.unwrap_err().to_string()
+    }
 
     #[tokio::test]
-    async fn h39_a_name_with_a_private_address_is_refused_at_the_connection() {
-        // Every machine knows this name, and it is private: the guard sits where the connection is made.
-        let refused = Resolver { guarded: true }.call("localhost".parse().unwrap()).await.unwrap_err();
-        assert!(refused.downcast_ref::<Refused>().is_some(), "{refused}");
-        assert!(Resolver { guarded: false }.call("localhost".parse().unwrap()).await.is_ok());
+    async fn h39_the_guard_of_the_connection_speaks_through_the_client() {
+        let outbound = Outbound { guarded: pool(dialer(true, from(&["10.0.0.7"]))), ..Outbound::new() };
+        let error = send(&outbound, "https://hooks.example.com/x", &[]).await;
+        assert!(error.contains("`hooks.example.com` is refused") && error.contains("10.0.0.7"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_never_answers_is_given_up_on() {
+        // It accepts (the kernel does) and says nothing.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = silent.local_addr().unwrap().to_string();
+        let outbound = Outbound { deadline: Duration::from_millis(50), ..Outbound::new() };
+        let error = send(&outbound, &format!("http://{host}/"), std::slice::from_ref(&host)).await;
+        assert!(error.contains("no answer within 0.05 s"), "{error}");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(wait(" 120 "), Some(Duration::from_secs(120)));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(wait("Fri, 01 Jan 2100 00:00:00 GMT").is_some_and(|wait| wait.as_secs() > 86_400));
+        for bad in ["", "soon", "-1", "1.5", "99999999999999999999999"] {
+            assert_eq!(wait(bad), None, "{bad}");
+        }
     }
 }

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 
 use crate::job::Context;
 use crate::job::handler::JobError;
+use crate::names::shown;
 
 /// A text that is never printed.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone)]
 pub(super) struct Secret(String);
 
 impl Secret {
@@ -26,6 +26,26 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// Read by way of a value of any type: the usual error of a wrong type would print what it found.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Ok(Self(text)),
+            _ => Err(D::Error::custom("a secret has to be a text")),
+        }
+    }
+}
+
+/// The setting `secrets`; for the same reason not simply a list.
+pub(super) fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Secret>, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Array(list) => {
+            list.into_iter().map(|one| Secret::deserialize(one).map_err(D::Error::custom)).collect()
+        }
+        _ => Err(D::Error::custom("`secrets` has to be a list of texts")),
     }
 }
 
@@ -66,7 +86,7 @@ pub fn docs() -> &'static [SettingDoc] {
             "notify.webhook",
             "allow",
             "none",
-            "hosts (`host` or `host:port`) that may be private and plain http",
+            "hosts (`host` or `host:port`) that may be private, plain http and on any port",
         ),
         doc(
             "notify.webhook",
@@ -106,21 +126,18 @@ pub fn check_settings(kind: &str, settings: &serde_json::Value) -> Result<(), St
     }
 }
 
-/// The settings of a kind, typed; an error names the kind.
-pub(super) fn read<T: DeserializeOwned>(ctx: &Context) -> Result<T, JobError> {
-    typed(&ctx.settings).map_err(|error| format!("settings `handlers.\"{}\"`: {error}", ctx.kind).into())
+/// Refuses what is not among the known names; the library's own error would not say which those are.
+pub(super) fn check_names(settings: &serde_json::Value, known: &[&str]) -> Result<(), String> {
+    let mut names = settings.as_object().into_iter().flat_map(serde_json::Map::keys);
+    match names.find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(format!("unknown setting `{}`: expected one of {}", shown(name), known.join(", "))),
+        None => Ok(()),
+    }
 }
 
-/// Settings, typed. An error says what was expected and not what was there: that may be a secret in the wrong place.
-pub(super) fn typed<T: DeserializeOwned>(settings: &serde_json::Value) -> Result<T, String> {
-    T::deserialize(settings).map_err(|error| {
-        let text = error.to_string();
-        let hides = ["invalid type: ", "invalid value: ", "unknown variant "];
-        match (hides.iter().any(|start| text.starts_with(start)), text.rfind(", expected ")) {
-            (true, Some(at)) => format!("a value of the wrong sort{}", text.get(at..).unwrap_or_default()),
-            _ => text,
-        }
-    })
+/// The settings of a kind, typed; an error names the kind.
+pub(super) fn read<T: DeserializeOwned>(ctx: &Context) -> Result<T, JobError> {
+    ctx.settings().map_err(|error| format!("settings `handlers.\"{}\"`: {error}", ctx.kind).into())
 }
 
 /// The content of a file with a secret, without white space around it.
@@ -128,4 +145,21 @@ pub(super) fn read_secret(setting: &str, path: &str) -> Result<Secret, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("`{setting}`: cannot read `{path}`: {error}"))?;
     Ok(Secret::new(text.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_documented_is_known_and_the_rest_is_refused() {
+        for doc in docs() {
+            // A value that no setting has: the name is known when the complaint is about the value.
+            let error = check_settings(doc.kind, &serde_json::json!({ doc.setting: 1.5 })).unwrap_err();
+            assert!(!error.contains("unknown"), "{}: {error}", doc.setting);
+            let error = check_settings(doc.kind, &serde_json::json!({ "typo": 1 })).unwrap_err();
+            assert!(error.contains("`typo`") && error.contains(doc.setting), "{error}");
+        }
+        assert_eq!(check_settings("billing.send-invoice", &serde_json::json!({ "any": 1 })), Ok(()));
+    }
 }

@@ -9,7 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 use sha2::Sha256;
 
@@ -17,12 +16,14 @@ use super::guard::{self, Destination};
 use super::outbound::Outbound;
 use super::settings::{self, Secret, read_secret};
 use super::{Delivery, InboxMessage, shared};
-use crate::clock::wall;
+use crate::clock::{Timestamp, wall};
 use crate::job::handler::JobError;
 use crate::job::{Context, Handler, Job, JobResult, Outcome};
 use crate::names::shown;
 use crate::retry::RetryPolicy;
 
+/// A receiver that says "at once" would burn all attempts within a second.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// No receiver puts a job off for longer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Signs what lands in the local inbox when no secret is set: it protects nothing, and says so in the message.
@@ -68,10 +69,12 @@ struct Settings {
 struct Secrets {
     secret: Option<Secret>,
     secret_file: Option<String>,
+    #[serde(deserialize_with = "settings::secrets")]
     secrets: Vec<Secret>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Endpoint {
     url: String,
     #[serde(flatten)]
@@ -96,30 +99,21 @@ fn key(secret: &Secret) -> Result<Vec<u8>, String> {
 }
 
 pub(super) fn check(settings: &serde_json::Value) -> Result<(), String> {
-    let secrets = ["secret", "secret_file", "secrets"];
-    known(settings, &[&secrets[..], &["allow", "endpoints"]].concat())?;
-    let endpoints = settings.get("endpoints").and_then(serde_json::Value::as_object);
-    for (name, endpoint) in endpoints.into_iter().flatten() {
-        known(endpoint, &[&["url"], &secrets[..]].concat())
-            .map_err(|error| format!("endpoint `{}`: {error}", shown(name)))?;
+    settings::check_names(settings, &["secret", "secret_file", "secrets", "allow", "endpoints"])?;
+    for endpoint in
+        settings.get("endpoints").and_then(|map| map.as_object()).into_iter().flat_map(|map| map.values())
+    {
+        settings::check_names(endpoint, &["url", "secret", "secret_file", "secrets"])?;
     }
-    let settings: Settings = settings::typed(settings)?;
+    let settings: Settings = serde_json::from_value(settings.clone()).map_err(|error| error.to_string())?;
     settings.secrets.keys()?;
+    settings.allow.iter().try_for_each(|entry| guard::check_allowed(entry))?;
     for (name, endpoint) in &settings.endpoints {
         endpoint.secrets.keys().map_err(|error| format!("endpoint `{}`: {error}", shown(name)))?;
         guard::check_url(&endpoint.url, &settings.allow)
             .map_err(|error| format!("endpoint `{}`: {error}", shown(name)))?;
     }
     Ok(())
-}
-
-/// Settings have no others: a misspelt secret would be no secret.
-fn known(settings: &serde_json::Value, names: &[&str]) -> Result<(), String> {
-    let unknown = |key: &&String| !names.contains(&key.as_str());
-    match settings.as_object().and_then(|map| map.keys().find(unknown)) {
-        Some(key) => Err(format!("unknown setting `{}`: expected one of {}", shown(key), names.join(", "))),
-        None => Ok(()),
-    }
 }
 
 impl Job for Webhook {
@@ -146,8 +140,8 @@ impl Handler for Webhook {
         let delivery = shared::<Delivery>(&ctx)?;
         let to = match (guard::check_url(&url, &settings.allow), &*delivery) {
             (Ok(to), _) => to,
-            // What only lands in the inbox needs no way out; it still has to be a URL.
-            (Err(_), Delivery::Inbox(_)) if url::Url::parse(&url).is_ok() => {
+            // What only lands in the inbox needs no way out; its URL has to be one that could be sent to.
+            (Err(_), Delivery::Inbox(_)) if guard::check_form(&url).is_ok() => {
                 return self.keep(&ctx, &delivery, &url, &own.unwrap_or(&settings.secrets).keys()?);
             }
             (Err(refused), _) => return Ok(Outcome::Dead(refused.to_string())),
@@ -183,7 +177,15 @@ impl Webhook {
 
     /// The body: the same bytes at every attempt.
     fn body(&self, ctx: &Context) -> Result<String, JobError> {
-        Ok(json!({ "type": self.event, "timestamp": ctx.enqueued_at, "data": serde_json::from_str::<serde_json::Value>(self.data.get())? }).to_string())
+        /// `data` goes out as it came in: reading it would round its numbers.
+        #[derive(Serialize)]
+        struct Body<'a> {
+            r#type: &'a str,
+            timestamp: Timestamp,
+            data: &'a RawValue,
+        }
+        let body = Body { r#type: &self.event, timestamp: ctx.enqueued_at, data: &self.data };
+        Ok(serde_json::to_string(&body)?)
     }
 
     async fn post(&self, ctx: &Context, to: &Destination, keys: &[Vec<u8>]) -> JobResult {
@@ -202,8 +204,10 @@ impl Webhook {
         let said = format!("the receiver answered {status}");
         match (status.as_u16(), answer.retry_after) {
             (200..=299, _) => Ok(Outcome::Done),
-            (410, _) => Ok(Outcome::Dead(format!("{said}: it does not want these any more"))),
-            (429 | 502..=504, Some(after)) => Ok(Outcome::RetryIn(after.min(MAX_RETRY_AFTER), said)),
+            (410, _) => Ok(Outcome::Dead(format!("{said}: it is gone, disable this endpoint"))),
+            (429 | 502..=504, Some(after)) => {
+                Ok(Outcome::RetryIn(after.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER), said))
+            }
             (300..=399, _) => Err(format!("{said}: redirects are not followed, give the final URL").into()),
             _ => Err(said.into()),
         }
@@ -257,6 +261,7 @@ fn sign(key: &[u8], id: &str, at: i64, body: &str) -> Result<String, JobError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_signature_is_that_of_the_specification() {

@@ -47,6 +47,12 @@ pub use server::Limits;
 
 use guard::{Guard, Token};
 
+/// Whether a token can be required.
+#[cfg(feature = "cli")]
+pub(crate) fn check_token(token: &str) -> Result<(), BadToken> {
+    Token::new(token).map(drop)
+}
+
 /// What the API serves, and to whom.
 #[derive(Debug, Clone)]
 pub struct Api {

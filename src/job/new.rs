@@ -120,7 +120,7 @@ impl Extras {
     }
 }
 
-/// A job to be inserted. Build it from a typed job with [`NewJob::of`], or from an [`EnqueueBody`]; every setter checks
+/// A job to be inserted. Build it from a typed job with [`NewJob::of`], or from an [`EnqueueBody`](super::EnqueueBody); every setter checks
 /// its limit, so that a `NewJob` that exists can be stored.
 #[derive(Debug, Clone)]
 pub struct NewJob {

@@ -96,7 +96,7 @@ pub struct ClaimAsk {
     pub generation: u64,
     /// The queues it serves; `None` for all of the tier.
     pub queues: Option<Vec<Queue>>,
-    /// Most jobs to take, at most [`MAX_BATCH`]; 0 only asks for the activation.
+    /// Most jobs to take, at most [`MAX_BATCH`](super::MAX_BATCH); 0 only asks for the activation.
     pub max: usize,
     /// How long the lease lasts.
     pub lease: Duration,
@@ -251,7 +251,7 @@ pub enum Renewed {
 pub struct SweepAsk {
     /// The tier.
     pub tier: Tier,
-    /// As in [`Presence::capability`].
+    /// As in [`Presence::capability`](super::Presence::capability).
     pub capability: String,
     /// The kinds it can run; parked jobs of these are un-parked.
     pub kinds: Vec<Kind>,
@@ -295,7 +295,7 @@ pub struct PageAsk {
     pub error: Option<String>,
     /// Only enqueued at least so long ago.
     pub older_than: Option<Duration>,
-    /// Most jobs to answer; at most [`MAX_BATCH`].
+    /// Most jobs to answer; at most [`MAX_BATCH`](super::MAX_BATCH).
     pub limit: usize,
     /// Where the last page ended.
     pub token: Option<String>,

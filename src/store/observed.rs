@@ -1,8 +1,8 @@
 //! The wrapper that measures an engine: it adds nothing to the meaning, and passes the same conformance suite.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -13,159 +13,211 @@ use super::{
     Swept, Wake,
 };
 use crate::activation::Activation;
-use crate::clock::{Timestamp, instant};
+use crate::clock::{self, Timestamp};
 use crate::ids::{JobId, Nonce};
 use crate::job::{JobRecord, NewJob};
 use crate::names::Tier;
 
-/// The operations, in the order of the trait.
-pub const OPERATIONS: [&str; 19] = [
-    "insert",
-    "claim",
-    "settle",
-    "renew",
-    "sweep",
-    "subscribe",
-    "get",
-    "page",
-    "bulk",
-    "census",
-    "activation",
-    "flip",
-    "record",
-    "put",
-    "records",
-    "append",
-    "ledger",
-    "beat",
-    "workers",
-];
-/// Upper bounds of the duration buckets are powers of two of this: 64 µs, 128 µs, … 2 s, and everything above.
-const FIRST_BUCKET: Duration = Duration::from_micros(64);
-const BUCKETS: usize = 17;
+/// What is kept of one operation. The counters are read one by one, so a snapshot under load may be off by a call.
+#[derive(Debug, Default)]
+struct Mark {
+    calls: AtomicU64,
+    answers: AtomicU64,
+    errors: AtomicU64,
+    abandoned: AtomicU64,
+    nanos: AtomicU64,
+    slowest: AtomicU64,
+}
 
-/// A store whose calls are counted and timed.
+/// One call under way; when it is dropped unanswered, its caller gave it up.
+struct Call<'a> {
+    mark: &'a Mark,
+    begun: Instant,
+    answered: bool,
+}
+
+impl Mark {
+    fn begin(&self) -> Call<'_> {
+        self.calls.fetch_add(1, Relaxed);
+        Call { mark: self, begun: clock::instant(), answered: false }
+    }
+
+    fn read(&self, op: &'static str) -> Seat {
+        Seat {
+            op,
+            calls: self.calls.load(Relaxed),
+            answers: self.answers.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+            abandoned: self.abandoned.load(Relaxed),
+            total: Duration::from_nanos(self.nanos.load(Relaxed)),
+            slowest: Duration::from_nanos(self.slowest.load(Relaxed)),
+        }
+    }
+}
+
+impl Call<'_> {
+    fn end<T>(mut self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.answered = true;
+        let took = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.mark.nanos.fetch_add(took, Relaxed);
+        self.mark.slowest.fetch_max(took, Relaxed);
+        match &answer {
+            Ok(_) => self.mark.answers.fetch_add(1, Relaxed),
+            Err(_) => self.mark.errors.fetch_add(1, Relaxed),
+        };
+        answer
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.mark.abandoned.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// What one operation has cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Seat {
+    /// Its name, as in [`Store`].
+    pub op: &'static str,
+    /// Calls begun.
+    pub calls: u64,
+    /// Calls that were answered.
+    pub answers: u64,
+    /// Calls that ended in a [`StoreError`].
+    pub errors: u64,
+    /// Calls that their caller gave up before there was an answer.
+    pub abandoned: u64,
+    /// Time spent in answered and failed calls.
+    #[serde(with = "crate::clock::secs")]
+    pub total: Duration,
+    /// The slowest of them.
+    #[serde(with = "crate::clock::secs")]
+    pub slowest: Duration,
+}
+
+impl Seat {
+    /// Calls that have not ended yet.
+    #[must_use]
+    pub const fn pending(&self) -> u64 {
+        self.calls.saturating_sub(self.answers + self.errors + self.abandoned)
+    }
+
+    /// The mean time of an ended call; zero when there was none.
+    #[must_use]
+    pub fn mean(&self) -> Duration {
+        let ended = u32::try_from(self.answers + self.errors).unwrap_or(u32::MAX);
+        self.total.checked_div(ended).unwrap_or_default()
+    }
+}
+
+/// Any store, measured.
 #[derive(Debug)]
 pub struct Observed {
     inner: Arc<dyn Store>,
-    counts: [Counts; OPERATIONS.len()],
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    calls: AtomicU64,
-    errors: AtomicU64,
-    micros: AtomicU64,
-    longest: AtomicU64,
-    buckets: [AtomicU64; BUCKETS],
-}
-
-/// What was counted of one operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Measured {
-    /// Its name.
-    pub operation: &'static str,
-    /// Calls that have returned.
-    pub calls: u64,
-    /// Of these, those that returned an error.
-    pub errors: u64,
-    /// Time spent in them, in seconds.
-    #[serde(with = "crate::clock::secs")]
-    pub total: Duration,
-    /// The longest, in seconds.
-    #[serde(with = "crate::clock::secs")]
-    pub longest: Duration,
-    /// Calls by duration: up to 64 µs, 128 µs, … and the rest.
-    pub buckets: [u64; BUCKETS],
+    marks: Marks,
 }
 
 impl Observed {
     /// Around a store.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, counts: Default::default() }
+        Self { inner, marks: Marks::default() }
     }
 
-    /// What was counted so far, operations without calls left out.
+    /// The store inside.
     #[must_use]
-    pub fn measured(&self) -> Vec<Measured> {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let all = OPERATIONS.iter().zip(&self.counts).map(|(operation, counts)| Measured {
-            operation,
-            calls: read(&counts.calls),
-            errors: read(&counts.errors),
-            total: Duration::from_micros(read(&counts.micros)),
-            longest: Duration::from_micros(read(&counts.longest)),
-            buckets: std::array::from_fn(|index| counts.buckets.get(index).map_or(0, read)),
-        });
-        all.filter(|measured| measured.calls > 0).collect()
+    pub fn inner(&self) -> &Arc<dyn Store> {
+        &self.inner
     }
 
-    async fn timed<T>(
-        &self,
-        operation: &str,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        let began = instant();
-        let answer = call.await;
-        if let Some(counts) =
-            OPERATIONS.iter().position(|name| *name == operation).and_then(|index| self.counts.get(index))
-        {
-            counts.add(began.elapsed(), answer.is_err());
-        }
-        answer
+    /// What every operation has cost so far, in the order of [`Store`].
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Seat> {
+        self.marks.read()
+    }
+
+    /// What one operation has cost so far; `None` when there is no such operation.
+    #[must_use]
+    pub fn of(&self, op: &str) -> Option<Seat> {
+        self.snapshot().into_iter().find(|seat| seat.op == op)
     }
 }
 
-impl Counts {
-    fn add(&self, took: Duration, failed: bool) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bound = |index: usize| FIRST_BUCKET.saturating_mul(1 << index);
-        let bucket = (0..BUCKETS - 1).find(|index| took <= bound(*index)).unwrap_or(BUCKETS - 1);
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
-        self.micros.fetch_add(micros, Ordering::Relaxed);
-        self.longest.fetch_max(micros, Ordering::Relaxed);
-        if let Some(bucket) = self.buckets.get(bucket) {
-            bucket.fetch_add(1, Ordering::Relaxed);
+/// One [`Mark`] for every operation.
+macro_rules! marks {
+    ($($op:ident),+ $(,)?) => {
+        #[derive(Debug, Default)]
+        struct Marks {
+            $($op: Mark,)+
         }
-    }
+
+        impl Marks {
+            fn read(&self) -> Vec<Seat> {
+                vec![$(self.$op.read(stringify!($op)),)+]
+            }
+        }
+    };
 }
+
+marks!(
+    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, record, put,
+    records, append, ledger, beat, workers, probe
+);
 
 #[async_trait]
 impl Store for Observed {
     fn about(&self) -> About {
         self.inner.about()
     }
+
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
-        self.timed("insert", self.inner.insert(tier, jobs)).await
+        let call = self.marks.insert.begin();
+        call.end(self.inner.insert(tier, jobs).await)
     }
+
     async fn claim(&self, ask: ClaimAsk) -> Result<Claim, StoreError> {
-        self.timed("claim", self.inner.claim(ask)).await
+        let call = self.marks.claim.begin();
+        call.end(self.inner.claim(ask).await)
     }
+
     async fn settle(&self, tier: &Tier, items: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
-        self.timed("settle", self.inner.settle(tier, items)).await
+        let call = self.marks.settle.begin();
+        call.end(self.inner.settle(tier, items).await)
     }
+
     async fn renew(
         &self,
         tier: &Tier,
         leases: Vec<Nonce>,
         lease: Duration,
     ) -> Result<Vec<Renewed>, StoreError> {
-        self.timed("renew", self.inner.renew(tier, leases, lease)).await
+        let call = self.marks.renew.begin();
+        call.end(self.inner.renew(tier, leases, lease).await)
     }
+
     async fn sweep(&self, ask: SweepAsk) -> Result<Swept, StoreError> {
-        self.timed("sweep", self.inner.sweep(ask)).await
+        let call = self.marks.sweep.begin();
+        call.end(self.inner.sweep(ask).await)
     }
+
     async fn subscribe(&self, tier: &Tier) -> Result<Box<dyn Wake>, StoreError> {
-        self.timed("subscribe", self.inner.subscribe(tier)).await
+        let call = self.marks.subscribe.begin();
+        call.end(self.inner.subscribe(tier).await)
     }
+
     async fn get(&self, tier: &Tier, id: JobId) -> Result<Option<JobRecord>, StoreError> {
-        self.timed("get", self.inner.get(tier, id)).await
+        let call = self.marks.get.begin();
+        call.end(self.inner.get(tier, id).await)
     }
+
     async fn page(&self, tier: &Tier, ask: PageAsk) -> Result<Page, StoreError> {
-        self.timed("page", self.inner.page(tier, ask)).await
+        let call = self.marks.page.begin();
+        call.end(self.inner.page(tier, ask).await)
     }
+
     async fn bulk(
         &self,
         tier: &Tier,
@@ -173,14 +225,20 @@ impl Store for Observed {
         action: Action,
         by: &Actor,
     ) -> Result<Vec<Acted>, StoreError> {
-        self.timed("bulk", self.inner.bulk(tier, ids, action, by)).await
+        let call = self.marks.bulk.begin();
+        call.end(self.inner.bulk(tier, ids, action, by).await)
     }
+
     async fn census(&self, tier: &Tier) -> Result<Census, StoreError> {
-        self.timed("census", self.inner.census(tier)).await
+        let call = self.marks.census.begin();
+        call.end(self.inner.census(tier).await)
     }
+
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
-        self.timed("activation", self.inner.activation(tier)).await
+        let call = self.marks.activation.begin();
+        call.end(self.inner.activation(tier).await)
     }
+
     async fn flip(
         &self,
         tier: &Tier,
@@ -188,11 +246,15 @@ impl Store for Observed {
         next: Flip,
         by: &Actor,
     ) -> Result<Flipped, StoreError> {
-        self.timed("flip", self.inner.flip(tier, expect, next, by)).await
+        let call = self.marks.flip.begin();
+        call.end(self.inner.flip(tier, expect, next, by).await)
     }
+
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
-        self.timed("record", self.inner.record(tier, space, key)).await
+        let call = self.marks.record.begin();
+        call.end(self.inner.record(tier, space, key).await)
     }
+
     async fn put(
         &self,
         tier: &Tier,
@@ -202,8 +264,10 @@ impl Store for Observed {
         value: &str,
         keep: Option<Duration>,
     ) -> Result<Put, StoreError> {
-        self.timed("put", self.inner.put(tier, space, key, expect, value, keep)).await
+        let call = self.marks.put.begin();
+        call.end(self.inner.put(tier, space, key, expect, value, keep).await)
     }
+
     async fn records(
         &self,
         tier: &Tier,
@@ -211,36 +275,32 @@ impl Store for Observed {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        self.timed("records", self.inner.records(tier, space, after, limit)).await
+        let call = self.marks.records.begin();
+        call.end(self.inner.records(tier, space, after, limit).await)
     }
+
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError> {
-        self.timed("append", self.inner.append(tier, event, by, detail)).await
+        let call = self.marks.append.begin();
+        call.end(self.inner.append(tier, event, by, detail).await)
     }
+
     async fn ledger(&self, tier: &Tier, after: u64, limit: usize) -> Result<Vec<LedgerEntry>, StoreError> {
-        self.timed("ledger", self.inner.ledger(tier, after, limit)).await
+        let call = self.marks.ledger.begin();
+        call.end(self.inner.ledger(tier, after, limit).await)
     }
+
     async fn beat(&self, tier: &Tier, presence: &Presence) -> Result<Beat, StoreError> {
-        self.timed("beat", self.inner.beat(tier, presence)).await
+        let call = self.marks.beat.begin();
+        call.end(self.inner.beat(tier, presence).await)
     }
+
     async fn workers(&self, tier: &Tier) -> Result<Vec<Seen>, StoreError> {
-        self.timed("workers", self.inner.workers(tier)).await
+        let call = self.marks.workers.begin();
+        call.end(self.inner.workers(tier).await)
     }
+
     async fn probe(&self, tier: &Tier) -> Result<Timestamp, StoreError> {
-        self.inner.probe(tier).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_fall_into_their_buckets() {
-        let counts = Counts::default();
-        for (micros, bucket) in [(1, 0), (64, 0), (65, 1), (1_000, 4), (3_000_000, 16)] {
-            counts.add(Duration::from_micros(micros), false);
-            assert!(counts.buckets[bucket].load(Ordering::Relaxed) > 0, "{micros}");
-        }
-        assert_eq!(counts.longest.load(Ordering::Relaxed), 3_000_000);
+        let call = self.marks.probe.begin();
+        call.end(self.inner.probe(tier).await)
     }
 }

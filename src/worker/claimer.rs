@@ -132,8 +132,8 @@ fn serve(core: &Arc<Core>, batch: Batch) -> Next {
     core.generation.fetch_max(batch.generation, Relaxed);
     core.become_state(WorkerState::Active, None);
     core.backlog.store(batch.more, Relaxed);
-    // More that cannot be taken now (a second suspect) is no reason to ask in a loop.
-    let again = batch.more && !batch.jobs.is_empty();
+    // Also when nothing was taken: then what was too late went, and what waits behind it is next.
+    let again = batch.more;
     core.take_in(batch);
     if again { Next::Again } else { Next::Wait }
 }

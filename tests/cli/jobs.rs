@@ -1,252 +1,364 @@
-//! Enqueueing and looking after jobs, without a worker.
+//! Jobs from the command line: what is enqueued, refused, listed, shown and waited for.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::sandbox::Sandbox;
+use super::kit::{Home, Ran};
 
-fn enqueue(sandbox: &Sandbox, args: &[&str]) -> String {
-    let mut all = vec!["job", "enqueue", "-o", "name"];
+/// Refused as bad usage, with this in the error, and nothing stored.
+fn refused(home: &Home, args: &[&str], wanted: &str) {
+    let mut all = vec!["job", "enqueue"];
     all.extend(args);
-    sandbox.run(&all).exits(0).out.trim().to_owned()
+    let ran = home.run(&all);
+    assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
+    assert!(ran.err.contains(wanted), "{args:?}: {ran:?}");
+    assert!(!ran.err.contains("panicked") && ran.out.is_empty(), "{args:?}: {ran:?}");
+    assert_eq!(home.json(&["job", "list"])["jobs"], json!([]), "{args:?}");
 }
 
 #[test]
-fn a_job_is_enqueued_shown_listed_cancelled_and_retried() {
-    let sandbox = Sandbox::new();
-    let run = sandbox
-        .run(&[
-            "job",
-            "enqueue",
-            "echo",
-            r#"{"a":1}"#,
-            "--queue",
-            "mail",
-            "--tag",
-            "incident=4711",
-            "--priority",
-            "-3",
-        ])
-        .exits(0);
-    assert!(
-        run.out.contains("available") && run.out.contains("stored(disk)") && run.err.contains("job show"),
-        "{run:?}"
-    );
-    let id = run.out.split_whitespace().next().expect("an id").to_owned();
-    let shown = sandbox.run(&["job", "show", &id, "--json"]).exits(0).json();
-    assert_eq!(
-        (&shown["args"], &shown["queue"], &shown["priority"], &shown["tags"]),
-        (&json!({ "a": 1 }), &json!("mail"), &json!(-3), &json!({ "incident": "4711" }))
-    );
-    assert!(sandbox.run(&["job", "show", &id]).exits(0).out.contains("mail (priority -3)"));
-    assert!(sandbox.run(&["job", "ls", "--tag", "incident=4711"]).exits(0).out.contains(&id));
-    assert_eq!(sandbox.run(&["job", "list", "--queue", "other", "-o", "name"]).exits(0).out, "");
-    assert!(sandbox.run(&["job", "cancel", &id, "--dry-run"]).exits(0).out.contains("dry run"));
-    assert!(sandbox.run(&["job", "cancel", &id, "--reason", "test"]).exits(0).out.contains("cancelled"));
-    assert_eq!(sandbox.run(&["job", "show", &id, "--json"]).json()["state"], "cancelled");
-    assert!(sandbox.run(&["job", "retry", &id]).exits(0).out.contains("available"));
-    let queues = sandbox.run(&["queue", "list", "--json"]).exits(0).json();
-    assert_eq!(queues["queues"][0]["states"]["available"], 1);
-    assert!(sandbox.run(&["queue", "show", "mail"]).exits(0).out.contains("echo"));
-    sandbox.run(&["queue", "show", "nosuch"]).exits(10);
-}
-
-#[test]
-fn unknown_jobs_are_not_found_and_some_of_several_is_partial() {
-    let sandbox = Sandbox::new();
-    let id = enqueue(&sandbox, &["echo"]);
-    let ghost = "job_01h455vb4pex5vsknk084sn02q";
-    sandbox.run(&["job", "show", ghost]).exits(10).says("no job");
-    sandbox.run(&["job", "wait", ghost]).exits(10);
-    sandbox.run(&["job", "cancel", ghost]).exits(10);
-    sandbox.run(&["job", "cancel", &id, ghost]).exits(11);
-    sandbox.run(&["job", "show", "../x"]).exits(2).says("is not a job id");
-}
-
-#[test]
-fn a_wait_without_a_worker_times_out() {
-    let sandbox = Sandbox::new();
-    sandbox.run(&["job", "enqueue", "echo", "--wait", "--timeout", "50ms"]).exits(124).says("status");
-    let id = enqueue(&sandbox, &["echo"]);
-    sandbox.run(&["job", "wait", &id, "--timeout", "50ms"]).exits(124);
-}
-
-#[test]
-fn the_same_key_is_the_same_job_and_other_content_a_conflict() {
-    let sandbox = Sandbox::new();
-    let key = ["job", "enqueue", "echo", "--idempotency-key", "inc-4711/ada", "--json"];
-    let first = sandbox.run(&key).exits(0).json();
-    let again = sandbox.run(&key).exits(0).json();
-    assert_eq!((&again["id"], &again["replayed"]), (&first["id"], &json!(true)));
-    sandbox
-        .run(&["job", "enqueue", "echo", "[1]", "--idempotency-key", "inc-4711/ada"])
-        .exits(9)
-        .says("other content");
-    enqueue(&sandbox, &["echo", "--unique", "10m"]);
-    sandbox.run(&["job", "enqueue", "echo", "--unique", "10m"]).exits(9).says("unique key is held");
-    enqueue(&sandbox, &["echo", "[2]", "--unique", "10m"]);
-    enqueue(&sandbox, &["echo", "--unique-key", "k"]);
-    sandbox.run(&["job", "enqueue", "other", "--unique-key", "k"]).exits(9);
-}
-
-#[test]
-fn h02_h04_h17_h18_h21_hostile_input_is_refused_before_anything_is_stored() {
-    let sandbox = Sandbox::new();
+fn h02_bad_names_are_refused_with_the_pattern() {
+    let home = Home::new();
     let long = "q".repeat(65);
-    let big = format!("\"{}\"", "x".repeat(256 * 1024));
-    let file = sandbox.write("big.json", &big);
-    for (args, wanted) in [
-        (&["echo", "--queue", ""][..], "[a-z0-9]"),
-        (&["echo", "--queue", &long], "[a-z0-9]"),
-        (&["echo", "--queue", "../x"], "[a-z0-9]"),
-        (&["echo", "--queue", "a{b}c"], "[a-z0-9]"),
-        (&["../x"], "bad kind name"),
-        (&["echo", "{\"a\":1,\"a\":2}"], "duplicate key"),
-        (&["echo", "{"], "at byte"),
-        (&["echo", "--in", "99999999d"], "366d"),
-        (&["echo", "--in", "NaN"], "366d"),
-        (&["echo", "--in=-1s"], "366d"),
-        (&["echo", "--at", "9999-01-01T00:00:00Z"], "2200"),
-        (&["echo", "--at", "yesterday"], "RFC 3339"),
-        (&["echo", "--expires-in", "0s"], "expires_in"),
-        (&["echo", "--priority", "10"], "-9 to 9"),
-        (&["echo", "--priority", "1000"], "-9 to 9"),
-        (&["echo", "--retry", "0"], "1 to 1000"),
-        (&["echo", "--retry", "1000000000"], "1 to 1000"),
-        (&["echo", "--job-timeout", "1e309"], "duration"),
-        (&["echo", "--tag", "novalue"], "KEY=VALUE"),
-        (&["echo", "--id", "job_{}"], "is not a job id"),
-        (&["echo", "--idempotency-key", ""], "1 to 255"),
-        (
-            &["echo", "--id", "job_01h455vb4pex5vsknk084sn02q", "--idempotency-key", "k"],
-            "cannot be used with",
-        ),
-        (&["echo", "--in", "1m", "--at", "2027-01-01T00:00:00Z"], "cannot be used with"),
+    for bad in ["", &long, "../x", "a{b}c", "a:b", "✉", "%00", "UPPER", "a b", "a\nb"] {
+        refused(&home, &["echo", "--queue", bad], "bad queue name");
+        refused(&home, &["echo", "--queue", bad], "[a-z0-9][a-z0-9._-]{0,63}");
+        refused(&home, &[bad], "bad kind name");
+        for args in
+            [&["job", "list", "--queue", bad][..], &["queue", "show", bad], &["job", "list", "--kind", bad]]
+        {
+            let ran = home.run(args);
+            assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
+            assert!(ran.err.contains("it must match"), "{args:?}: {ran:?}");
+        }
+    }
+    refused(&home, &["echo", "--queue=-leading"], "bad queue name");
+    refused(&home, &["echo", "--tier", "a:b"], "bad tier name");
+    refused(&home, &["process::exit"], "bad kind name");
+    let ran = home.run(&["work", "--queues", "mail,../x"]);
+    assert_eq!((ran.code, ran.err.contains("bad queue name")), (2, true), "{ran:?}");
+}
+
+#[test]
+fn h04_h21_what_is_out_of_range_is_refused_with_the_range() {
+    let home = Home::new();
+    for span in ["99999999d", "-5s", "NaN", "1e309", "9223372036854775808s", "367d", "", "5 parsecs", "inf"] {
+        for flag in ["--in", "--expires-in", "--unique", "--job-timeout"] {
+            refused(&home, &["echo", &format!("{flag}={span}")], "from 0 to 366d");
+        }
+        for args in [
+            vec!["job".to_owned(), "list".into(), format!("--older-than={span}")],
+            vec!["job".into(), "wait".into(), "job_01kxyz".into(), format!("--timeout={span}")],
+        ] {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            assert_eq!(home.run(&args).code, 2, "{args:?}");
+        }
+    }
+    for at in [
+        "-001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "9223372036854775808",
+        "NaN",
+        "tomorrow",
+        "2026-02-30T00:00:00Z",
     ] {
-        let mut all = vec!["job", "enqueue"];
-        all.extend(args);
-        let run = sandbox.run(&all).exits(2).says(wanted);
-        assert!(!run.err.contains("panicked"), "{run:?}");
+        for flag in ["--at", "--expires-at"] {
+            refused(&home, &["echo", &format!("{flag}={at}")], "error: ");
+        }
     }
-    let too_big = std::fs::read_to_string(file).expect("the file");
-    sandbox
-        .run_with(&["job", "enqueue", "echo", "-"], &[], &too_big)
-        .exits(2)
-        .says("over the limit of 262144 bytes");
-    assert!(!sandbox.store().exists(), "nothing was opened");
-}
-
-#[test]
-fn h03_control_characters_never_reach_the_terminal() {
-    let sandbox = Sandbox::new();
-    let id = enqueue(&sandbox, &["echo", "{\"x\":\"\\u001b[2J\\u0007\"}", "--tag", "t=a\u{1b}[31m"]);
-    for args in [&["job", "show", &id][..], &["job", "list", "-o", "wide"], &["job", "show", &id, "--json"]] {
-        let run = sandbox.run(args).exits(0);
-        assert!(!run.out.contains('\u{1b}') && !run.out.contains('\u{7}'), "{run:?}");
+    for priority in ["10", "-10", "127", "128", "9223372036854775807"] {
+        refused(&home, &["echo", "--priority", priority], "-9 to 9");
+    }
+    refused(&home, &["echo", "--priority", "99999999999999999999"], "--priority");
+    for retry in ["0", "1000000000", "4294967296", "-1"] {
+        refused(&home, &["echo", &format!("--retry={retry}")], "error: ");
+    }
+    refused(&home, &["echo", "--job-timeout", "0s"], "timeout");
+    refused(&home, &["echo", "--expires-in", "0s"], "expire");
+    refused(&home, &["echo", "--in", "5m", "--at", "2026-01-10T09:00:00Z"], "cannot be used with");
+    for limit in ["0", "501", "-1", "many"] {
+        assert_eq!(home.run(&["job", "list", &format!("--limit={limit}")]).code, 2);
     }
 }
 
 #[test]
-fn a_file_of_jobs_is_streamed_and_bad_lines_are_named() {
-    let sandbox = Sandbox::new();
-    let good: String = (0..1_200)
-        .map(|n| format!("{{\"kind\":\"echo\",\"args\":{{\"n\":{n}}},\"idempotency_key\":\"k{n}\"}}\n"))
+fn bad_arguments_are_refused() {
+    let home = Home::new();
+    refused(&home, &["echo", "{"], "hint: quote JSON for the shell");
+    refused(&home, &["echo", "{\"a\":1,\"a\":2}"], "error: ");
+    refused(&home, &["echo", "{\"a\":1} x"], "error: ");
+    refused(&home, &["echo", "--tag", "novalue"], "expected KEY=VALUE");
+    refused(&home, &["echo", "--id", "job_nope"], "error: ");
+    refused(&home, &["echo", "--id", "job_nope", "--idempotency-key", "k"], "cannot be used with");
+    refused(&home, &["--wait"], "required");
+    let deep = format!("{{\"a\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    refused(&home, &["echo", &deep], "error: ");
+    let ran = home.run_fed(&["job", "enqueue", "echo", "-"], &vec![b' '; 3 * 1024 * 1024]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    let ran = home.run_fed(&["job", "enqueue", "echo", "-"], b"{\"a\":\"\xff\"}");
+    assert_eq!(ran.code, 2, "{ran:?}");
+}
+
+#[test]
+fn what_was_asked_for_is_stored() {
+    let home = Home::new();
+    let id = home.enqueue(&[
+        "echo",
+        "{\"hello\":\"world\"}",
+        "--queue",
+        "mail",
+        "--in",
+        "10m",
+        "--expires-in",
+        "1h",
+        "--priority",
+        "-3",
+        "--retry",
+        "4",
+        "--job-timeout",
+        "30s",
+        "--tag",
+        "tenant=acme",
+        "--tag",
+        "empty=",
+    ]);
+    let job = home.json(&["job", "show", &id]);
+    for (field, value) in [
+        ("state", json!("scheduled")),
+        ("queue", json!("mail")),
+        ("priority", json!(-3)),
+        ("kind", json!("echo")),
+    ] {
+        assert_eq!(job[field], value, "{job}");
+    }
+    assert_eq!(job["args"], json!({"hello": "world"}));
+    let told = home.ok(&["job", "show", &id]);
+    for text in ["mail (priority -3)", "at most 4", "30.0 s", "tenant=acme", "in 9m"] {
+        assert!(told.contains(text), "no `{text}` in {told}");
+    }
+    let ran = home.run_fed(&["job", "enqueue", "echo", "-", "-o", "name"], b"{\"from\":\"stdin\"}");
+    assert_eq!(home.json(&["job", "show", ran.out.trim()])["args"], json!({"from": "stdin"}));
+    assert_eq!(home.ok(&["job", "list", "-o", "name", "--tag", "tenant=acme"]).trim(), id);
+    assert_eq!(home.ok(&["job", "list", "-o", "name", "--state", "scheduled", "--queue", "mail"]).trim(), id);
+    assert_eq!(home.ok(&["job", "list", "-o", "name", "--older-than", "1h"]), "");
+    assert_eq!(home.json(&["queue", "show", "mail"])["inserted_total"], 1);
+    for unknown in [&["queue", "show", "none"][..], &["job", "show", "job_00000000000000000000000000"]] {
+        assert_eq!(home.run(unknown).code, 10, "{unknown:?}");
+    }
+}
+
+#[test]
+fn pages_hold_every_job_once() {
+    let home = Home::new();
+    let jobs: String = (0..25).map(|n| format!("{{\"kind\":\"echo\",\"args\":{{\"n\":{n}}}}}\n")).collect();
+    assert_eq!(home.run_fed(&["job", "enqueue", "--from-file", "-"], jobs.as_bytes()).code, 0);
+    let (mut seen, mut token) = (Vec::new(), None::<String>);
+    loop {
+        let mut args = vec!["job", "list", "--limit", "10"];
+        if let Some(token) = &token {
+            args.extend(["--page-token", token]);
+        }
+        let page = home.json(&args);
+        seen.extend(page["jobs"].as_array().unwrap().iter().map(|job| job["args"]["n"].as_u64().unwrap()));
+        token = page["next"].as_str().map(str::to_owned);
+        if token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..25).rev().collect::<Vec<_>>());
+    let ran = home.run(&["job", "list", "--page-token", "garbage"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+}
+
+#[test]
+fn the_same_key_is_the_same_job_and_other_content_is_a_conflict() {
+    let home = Home::new();
+    let args = ["job", "enqueue", "echo", "{\"n\":1}", "--idempotency-key", "inc-4711/ada", "--json"];
+    let first: Value = serde_json::from_str(&home.ok(&args)).unwrap();
+    let again: Value = serde_json::from_str(&home.ok(&args)).unwrap();
+    assert_eq!((&first["replayed"], &again["replayed"]), (&json!(false), &json!(true)));
+    assert_eq!(first["id"], again["id"]);
+    let ran = home.run(&["job", "enqueue", "echo", "{\"n\":2}", "--idempotency-key", "inc-4711/ada"]);
+    assert_eq!(ran.code, 9, "{ran:?}");
+    let id = first["id"].as_str().unwrap();
+    assert!(ran.err.contains(&format!("job show {id}")), "{ran:?}");
+    let ran = home.run(&["job", "enqueue", "echo", "--id", id]);
+    assert_eq!(ran.code, 9, "{ran:?}");
+}
+
+#[test]
+fn a_unique_job_is_refused_while_another_is_there() {
+    let home = Home::new();
+    let id = home.enqueue(&["echo", "{\"n\":1}", "--unique", "10m"]);
+    let ran = home.run(&["job", "enqueue", "echo", "{\"n\":1}", "--unique", "10m"]);
+    assert_eq!((ran.code, ran.err.contains(&id)), (9, true), "{ran:?}");
+    home.enqueue(&["echo", "{\"n\":2}", "--unique", "10m"]);
+    let key = home.enqueue(&["echo", "--unique-key", "nightly"]);
+    let ran = home.run(&["job", "enqueue", "echo", "{\"n\":3}", "--unique-key", "nightly"]);
+    assert_eq!((ran.code, ran.err.contains(&key)), (9, true), "{ran:?}");
+    home.ok(&["job", "cancel", &key]);
+    home.enqueue(&["echo", "--unique-key", "nightly"]);
+}
+
+#[test]
+fn exits_of_retry_and_cancel() {
+    let home = Home::new();
+    let id = home.enqueue(&["echo", "--in", "1h"]);
+    let none = "job_00000000000000000000000000";
+    let dry = home.run(&["job", "cancel", &id, "--dry-run", "--json"]);
+    assert_eq!(dry.code, 0);
+    let dry: Value = serde_json::from_str(&dry.out).unwrap();
+    assert_eq!((&dry["dry_run"], home.state(&id).as_str()), (&json!(true), "scheduled"));
+    assert_eq!(home.run(&["job", "cancel", &id, none]).code, 11);
+    assert_eq!(home.state(&id), "cancelled");
+    assert_eq!(home.run(&["job", "cancel", none]).code, 10);
+    assert_eq!(home.run(&["job", "retry", none, "--dry-run"]).code, 10);
+    assert_eq!(home.run(&["job", "retry", &id]).code, 0);
+    assert_eq!(home.state(&id), "available");
+    assert_eq!(home.run(&["job", "retry", "nonsense"]).code, 2);
+    assert_eq!(home.run(&["job", "retry"]).code, 2);
+}
+
+#[test]
+fn waiting_ends_with_the_verdict_or_with_124() {
+    let home = Home::new();
+    let id = home.enqueue(&["echo"]);
+    for args in [
+        &["job", "wait", &id, "--timeout", "0s"][..],
+        &["job", "enqueue", "echo", "--wait", "--timeout", "0s"],
+    ] {
+        let ran = home.run(args);
+        assert_eq!(ran.code, 124, "{ran:?}");
+        assert!(ran.err.contains("hint: "), "{ran:?}");
+    }
+    home.ok(&["job", "cancel", &id]);
+    assert_eq!(home.run(&["job", "wait", &id]).code, 3);
+    assert_eq!(home.run(&["job", "wait", "job_00000000000000000000000000"]).code, 10);
+    assert_eq!(home.run(&["job", "wait", "nonsense"]).code, 2);
+}
+
+fn from_file(home: &Home, name: &str, more: &[&str]) -> Ran {
+    let path = home.path(name);
+    let mut args = vec!["job", "enqueue", "--from-file", path.to_str().unwrap()];
+    args.extend(more);
+    home.run(&args)
+}
+
+#[test]
+fn a_file_of_good_lines_is_enqueued_and_a_second_time_replayed() {
+    let home = Home::new();
+    let lines: String = (0..2_500)
+        .map(|n| format!("{{\"kind\":\"echo\",\"queue\":\"bulk\",\"args\":{{\"n\":{n}}},\"idempotency_key\":\"k{n}\"}}\r\n\n"))
         .collect();
-    let file = sandbox.write("jobs.jsonl", &good);
-    assert!(
-        sandbox
-            .run(&["job", "enqueue", "--from-file", &file])
-            .exits(0)
-            .out
-            .contains("1200 enqueued, 0 enqueued before, 0 refused")
-    );
-    assert!(
-        sandbox
-            .run(&["job", "enqueue", "--from-file", &file])
-            .exits(0)
-            .out
-            .contains("0 enqueued, 1200 enqueued before")
-    );
-    let huge = format!("{{\"kind\":\"echo\",\"args\":\"{}\"}}", "x".repeat(2_000_000));
-    let bad = format!(
-        "{{\"kind\":\"echo\"}}\n\n{{\"kind\":\"../x\"}}\nnot json\n{huge}\n{{\"kind\":\"echo\",\"typo\":1}}\n{{\"kind\":\"echo\",\"idempotency_key\":\"k1\",\"args\":[]}}\n{{\"kind\":\"echo\"}}"
-    );
-    let run = sandbox.run_with(&["job", "enqueue", "--from-file", "-"], &[], &bad).exits(11);
-    assert!(run.out.contains("2 enqueued, 0 enqueued before, 5 refused"), "{run:?}");
-    let run = run
-        .says("line 3 refused: bad kind name")
-        .says("line 4 refused")
-        .says("line 5 refused: longer than")
-        .says("line 6 refused");
-    let run = run.says("unknown field `typo`").says("line 7 refused: job");
-    assert!(run.err.len() < 4_000);
-    let run =
-        sandbox.run_with(&["job", "enqueue", "--from-file", "-", "-o", "jsonl"], &[], "nonsense\n").exits(11);
+    home.write("jobs.jsonl", lines.trim_end());
+    let ran = from_file(&home, "jobs.jsonl", &[]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "2500 enqueued, 0 enqueued before, 0 refused\n"), "{ran:?}");
+    assert_eq!(home.json(&["queue", "show", "bulk"])["states"]["available"], 2_500);
+    let ran = from_file(&home, "jobs.jsonl", &["--json"]);
+    let sums: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, sums), (0, json!({"enqueued": 0, "replayed": 2_500, "refused": 0})));
+    assert_eq!(home.json(&["queue", "show", "bulk"])["states"]["available"], 2_500);
+}
+
+#[test]
+fn bad_lines_are_named_and_hold_nobody_up() {
+    let home = Home::new();
+    let long = format!("{{\"kind\":\"echo\",\"args\":{{\"a\":\"{}\"}}}}", "x".repeat(5 * 1024 * 1024));
+    let lines = [
+        "{\"kind\":\"echo\"}",
+        "not json",
+        "{\"kind\":\"echo\",\"qeue\":\"x\"}",
+        "{\"kind\":\"echo\",\"queue\":\"../x\"}",
+        &long,
+        "{\"kind\":\"echo\",\"priority\":99}",
+        "{\"kind\":\"echo\\u001b[2J\"}",
+        "[]",
+        "{\"kind\":\"echo\",\"args\":{}}",
+    ];
+    home.write("jobs.jsonl", lines.join("\n"));
+    let ran = from_file(&home, "jobs.jsonl", &[]);
     assert_eq!(
-        serde_json::from_str::<serde_json::Value>(run.out.lines().next().expect("a line")).expect("JSON")["line"],
-        1
+        (ran.code, ran.out.as_str()),
+        (11, "2 enqueued, 0 enqueued before, 7 refused\n"),
+        "{}",
+        ran.err
     );
-    sandbox.run(&["job", "enqueue", "--from-file", "/nonexistent"]).exits(2);
-    assert_eq!(sandbox.run(&["queue", "list", "--json"]).json()["queues"][0]["inserted_total"], 1_202);
-}
-
-#[test]
-fn a_store_that_cannot_be_used_says_why() {
-    let sandbox = Sandbox::new();
-    let text = sandbox.write("text.db", "this is a letter, and no database at all".repeat(200));
-    sandbox
-        .run(&["--store", &format!("sqlite:{text}"), "status"])
-        .exits(1)
-        .says("not a database")
-        .says("hint:");
-    sandbox
-        .run(&["--store", "sqlite:/proc/nowhere/jobs.db", "status"])
-        .says("cannot create the folder")
-        .says("hint:");
-    sandbox.run(&["--store", "sqlite::memory:", "status"]).exits(2).says("name a file");
-    let file = sandbox.path("busy.db");
-    let url = format!("sqlite:{}", file.display());
-    sandbox.run(&["--store", &url, "job", "enqueue", "echo"]).exits(0);
-    let held = rusqlite::Connection::open(&file).expect("the file");
-    held.execute_batch("BEGIN IMMEDIATE").expect("a lock");
-    sandbox.run(&["--store", &url, "job", "enqueue", "echo"]).exits(13).says("another process");
-    drop(held);
-    let conn = rusqlite::Connection::open(&file).expect("the file");
-    conn.pragma_update(None, "user_version", 7_000).expect("written");
-    sandbox.run(&["--store", &url, "status"]).exits(1).says("version 7.0");
-}
-
-#[test]
-fn t28_a_full_disk_refuses_with_its_cause_and_goes_on_when_there_is_room() {
-    let sandbox = Sandbox::new();
-    let mount = sandbox.path("small");
-    std::fs::create_dir(&mount).expect("a folder");
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=700k", "tmpfs"])
-        .arg(&mount)
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "a skip is a failure in CI");
-        println!("SKIPPED (needs root, to mount a small file system)");
-        return;
+    for n in 2..=8 {
+        assert!(ran.err.contains(&format!("line {n} refused: ")), "{n}: {}", ran.err);
     }
-    let url = format!("sqlite:{}", mount.join("jobs.db").display());
-    let line = format!("{{\"kind\":\"echo\",\"args\":\"{}\"}}\n", "x".repeat(4_000)).repeat(500);
-    let full = sandbox.run_with(&["--store", &url, "job", "enqueue", "--from-file", "-"], &[], &line);
-    let grown = std::process::Command::new("mount")
-        .args(["-o", "remount,size=20m"])
-        .arg(&mount)
-        .status()
-        .expect("mount runs");
-    let after = sandbox.run(&["--store", &url, "job", "enqueue", "echo"]);
-    let queues = sandbox.run(&["--store", &url, "queue", "list", "--json"]);
-    let unmounted = std::process::Command::new("umount").arg(&mount).status().expect("umount runs");
-    assert!(grown.success() && unmounted.success());
-    let full = full.exits(1).says("full");
-    assert!(full.err.contains("free space"), "{full:?}");
-    after.exits(0);
-    assert_eq!(
-        queues.json()["queues"][0]["inserted_total"],
-        1,
-        "a batch that did not fit left nothing behind"
-    );
+    assert!(ran.err.contains("longer than") && !ran.err.contains('\x1b'), "{}", ran.err);
+    let ran = from_file(&home, "jobs.jsonl", &["-o", "jsonl"]);
+    assert_eq!(ran.code, 11);
+    let rows: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 8);
+    assert_eq!(rows[0]["line"], 2);
+    assert_eq!(rows[7], json!({"enqueued": 2, "replayed": 0, "refused": 7}));
+    assert!(!ran.out.contains('\x1b'));
+}
+
+#[test]
+fn a_conflict_within_a_file_is_a_refused_line() {
+    let home = Home::new();
+    home.write("jobs.jsonl", "{\"kind\":\"echo\",\"idempotency_key\":\"k\",\"args\":{\"n\":1}}\n{\"kind\":\"echo\",\"idempotency_key\":\"k\",\"args\":{\"n\":2}}\n");
+    let ran = from_file(&home, "jobs.jsonl", &[]);
+    assert_eq!((ran.code, ran.out.as_str()), (11, "1 enqueued, 0 enqueued before, 1 refused\n"), "{ran:?}");
+    assert!(ran.err.contains("line 2 refused"), "{ran:?}");
+}
+
+#[test]
+fn a_huge_line_from_standard_input_is_skipped_in_bounded_memory() {
+    let home = Home::new();
+    let mut input = b"{\"kind\":\"echo\"}\n".to_vec();
+    input.resize(input.len() + 64 * 1024 * 1024, b'x');
+    input.extend(b"\n{\"kind\":\"echo\"}");
+    // Half of the line would not fit.
+    let script = "ulimit -v 262144; exec \"$0\" job enqueue --from-file -";
+    let mut command = home.command(&[]);
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", script]).arg(&home.program).env_clear();
+    for (name, value) in command.stdin(std::process::Stdio::null()).get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    let ran = super::kit::finish(&mut shell, &input);
+    assert_eq!((ran.code, ran.out.as_str()), (11, "2 enqueued, 0 enqueued before, 1 refused\n"), "{ran:?}");
+    assert!(ran.err.contains("line 2 refused: longer than"), "{ran:?}");
+}
+
+#[test]
+fn a_file_that_is_not_there_and_flags_that_would_be_ignored() {
+    let home = Home::new();
+    let ran = from_file(&home, "none.jsonl", &[]);
+    assert_eq!((ran.code, ran.err.contains("cannot read")), (2, true), "{ran:?}");
+    for more in [
+        &["--queue", "x"][..],
+        &["--wait"],
+        &["--in", "5m"],
+        &["--idempotency-key", "k"],
+        &["--unique", "5m"],
+    ] {
+        assert_eq!(from_file(&home, "none.jsonl", more).code, 2, "{more:?}");
+    }
+    assert_eq!(home.run_fed(&["job", "enqueue", "--from-file", "-"], b"\n\n").code, 0);
+}
+
+#[test]
+fn h03_stored_control_characters_are_escaped() {
+    let home = Home::new();
+    let hostile = "{\"a\":\"\\u001b[2J\\u0007\\r\u{202e}\u{9b}\"}";
+    let id = home.enqueue(&["echo", hostile, "--tag", "t=x\u{1b}[31my"]);
+    for args in [
+        &["job", "show", &id][..],
+        &["job", "show", &id, "--json"],
+        &["job", "list", "-o", "wide"],
+        &["job", "list", "--json"],
+        &["job", "list", "-o", "jsonl"],
+        &["job", "wait", &id, "--timeout", "0s"],
+        &["queue", "list"],
+        &["status"],
+    ] {
+        let ran = home.run(args);
+        for raw in ['\x1b', '\x07', '\r', '\u{9b}', '\u{202e}'] {
+            assert!(!ran.out.contains(raw) && !ran.err.contains(raw), "{args:?}: {raw:?} in {ran:?}");
+        }
+    }
+    assert!(home.ok(&["job", "show", &id]).contains("t=x\\x1b[31my"));
 }

@@ -1,8 +1,11 @@
-//! The real binary, as a person or a script meets it: output, exit codes, configuration, signals.
+//! The program as people and pipelines meet it: the real binary, in a home of its own.
 
-mod config;
+mod basics;
+mod full_disk;
 mod jobs;
+mod kit;
 mod readme;
 mod running;
 mod sandbox;
-mod usage;
+mod settings;
+mod stores;

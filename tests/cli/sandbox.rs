@@ -51,13 +51,6 @@ impl Sandbox {
         self.dir.path().join(name)
     }
 
-    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        std::fs::write(&path, text).expect("written");
-        path.to_str().expect("a path").to_owned()
-    }
-
     /// Where the store is unless a test says otherwise.
     pub(crate) fn store(&self) -> PathBuf {
         self.path("data/sluicegate/jobs.db")

@@ -46,17 +46,81 @@ fn floor(module: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
 }
 
-/// The top modules that a line of code names after `crate::`.
-fn named(code: &str) -> Vec<String> {
+/// A source without its comments and with its strings emptied; line breaks stay, so that places stay true.
+fn code(text: &str) -> String {
+    let (mut code, mut depth, mut rest) = (String::with_capacity(text.len()), 0_u32, text);
+    while let Some(first) = rest.chars().next() {
+        let mut skip = first.len_utf8();
+        if rest.starts_with("/*") {
+            (depth, skip) = (depth + 1, 2);
+        } else if depth > 0 && rest.starts_with("*/") {
+            (depth, skip) = (depth - 1, 2);
+        } else if depth == 0 && rest.starts_with("//") {
+            skip = rest.find('\n').unwrap_or(rest.len());
+        } else if depth == 0
+            && let Some(length) = literal(rest)
+        {
+            skip = length;
+            code.extend(rest[..length].chars().filter(|c| *c == '\n'));
+        } else if depth == 0 || first == '\n' {
+            code.push(first);
+        }
+        rest = &rest[skip..];
+    }
+    code
+}
+
+/// The length of the string or character literal that a text begins with.
+fn literal(text: &str) -> Option<usize> {
+    if let Some(raw) = text.strip_prefix('r') {
+        let hashes = raw.len() - raw.trim_start_matches('#').len();
+        let body = raw[hashes..].strip_prefix('"')?;
+        let end = format!("\"{}", "#".repeat(hashes));
+        return Some(hashes + 2 + body.find(&end)? + end.len());
+    }
+    if text.starts_with("'\"'") {
+        return Some(3);
+    }
+    let body = text.strip_prefix('"')?;
+    let mut escaped = false;
+    for (index, c) in body.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return Some(index + 2),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The top modules that code names after `crate::`, with their lines; groups may nest and go over several lines.
+fn named(code: &str) -> Vec<(usize, String)> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut modules = Vec::new();
-    for rest in code.split("crate::").skip(1) {
-        let word =
-            |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-        match rest.strip_prefix('{') {
-            Some(group) => {
-                modules.extend(group.split('}').next().unwrap_or("").split(',').map(|part| word(part.trim())))
+    for (start, path) in code.match_indices("crate::") {
+        let line = |at: usize| code[..at].matches('\n').count() + 1;
+        let begin = start + path.len();
+        let rest = &code[begin..];
+        let Some(group) = rest.strip_prefix('{') else {
+            modules.push((line(begin), word(rest)));
+            continue;
+        };
+        let (mut depth, mut expected) = (1_u32, true);
+        for (index, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => expected = true,
+                c if expected && !c.is_whitespace() => {
+                    modules.push((line(begin + 1 + index), word(&group[index..])));
+                    expected = false;
+                }
+                _ => {}
             }
-            None => modules.push(word(rest)),
+            if depth == 0 {
+                break;
+            }
         }
     }
     modules
@@ -65,20 +129,8 @@ fn named(code: &str) -> Vec<String> {
 /// Imports of a source text that point up, or sideways to another room of the same floor.
 fn upward(module: &str, text: &str) -> Vec<(usize, String)> {
     let own = floor(module).unwrap_or_else(|| panic!("`{module}` has no floor in tests/floors"));
-    let mut bad = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let code = line.trim_start();
-        if code.starts_with("//") {
-            continue;
-        }
-        for to in named(code) {
-            let Some(other) = floor(&to) else { continue };
-            if to != module && (other > own || other == own && own > 0) {
-                bad.push((index + 1, to));
-            }
-        }
-    }
-    bad
+    let up = |to: &str| floor(to).is_some_and(|other| other > own || other == own && own > 0);
+    named(&code(text)).into_iter().filter(|(_, to)| to != module && up(to)).collect()
 }
 
 #[test]
@@ -95,7 +147,7 @@ fn imports_only_point_down() {
         }
         let text = fs::read_to_string(&file).expect("a text");
         for (line, to) in upward(module, &text) {
-            bad.push(format!("src/{}:{line}: `{module}` imports `{to}`", relative.display()));
+            bad.push(format!("src/{}:{line}: from `{module}` to `{to}`", relative.display()));
         }
     }
     assert!(bad.is_empty(), "imports must point down:\n{}", bad.join("\n"));
@@ -103,10 +155,45 @@ fn imports_only_point_down() {
 
 #[test]
 fn an_import_that_points_up_is_found() {
-    assert_eq!(upward("store", "use crate::worker::Worker;"), [(1, "worker".to_owned())]);
-    assert_eq!(upward("client", "\nuse crate::{names, worker::Facts};"), [(2, "worker".to_owned())]);
-    assert_eq!(upward("worker", "let x = crate::http::serve();"), [(1, "http".to_owned())]);
-    assert!(upward("worker", "use crate::store::Store; // crate docs\n/// [`crate::http`]").is_empty());
+    let found = |module: &str, text: &str| -> Vec<String> {
+        upward(module, text).into_iter().map(|(line, to)| format!("{line} {to}")).collect()
+    };
+    assert_eq!(found("store", "use crate::worker::Worker;"), ["1 worker"]);
+    assert_eq!(found("client", "\nuse crate::{names, worker::Facts};"), ["2 worker"]);
+    assert_eq!(found("worker", "let x = crate::http::serve();"), ["1 http"]);
+    let grouped = "use crate::{\n    names::{Tier, Queue},\n    http,\n    job::{\n        Job,\n    },\n    cli::App,\n};";
+    assert_eq!(found("worker", grouped), ["3 http", "7 cli"]);
+    assert_eq!(found("store", "/* a\n b */ use crate::cli; // crate::http"), ["2 cli"]);
+    assert_eq!(found("store", "let a = \"\\\"\n\"; let b = '\"'; crate::cli::run()"), ["2 cli"]);
+    assert_eq!(found("health", "use crate::handlers::echo;"), ["1 handlers"], "sideways");
+    let fine = "use crate::store::Store; // crate::cli\n/// [`crate::http`]\n/* crate::cli */ let x = \"crate::cli\";";
+    assert!(found("worker", fine).is_empty());
+    assert!(
+        found("store", "use crate::{ids, clock::{self, Timestamp}}; fn health() { r#\"crate::cli\"# }")
+            .is_empty()
+    );
+}
+
+/// The table in `lib.rs` is what people read; the one here is what holds.
+#[test]
+fn the_floors_are_those_that_lib_rs_shows() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("a text");
+    let mut shown = BTreeSet::new();
+    for row in lib.lines().filter_map(|line| line.strip_prefix("//! | ")) {
+        let Some(floor) = row.split([' ', '|']).next().and_then(|text| text.parse::<u8>().ok()) else {
+            continue;
+        };
+        for name in row.split('`').skip(1).step_by(2) {
+            shown.insert((name.to_owned(), floor));
+        }
+    }
+    let held: BTreeSet<_> = FLOORS.iter().map(|(name, floor)| ((*name).to_owned(), *floor)).collect();
+    assert_eq!(shown, held);
+    let declared: BTreeSet<&str> = lib
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
+        .collect();
+    assert_eq!(declared, FLOORS.iter().map(|(name, _)| *name).collect(), "every room has a floor");
 }
 
 #[test]

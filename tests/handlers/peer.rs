@@ -1,32 +1,28 @@
 //! Receivers as child processes, and the context that a handler is given.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use sluicegate::clock::Timestamp;
-use sluicegate::handlers::{self, Deadlines, Delivery, Inbox, InboxMessage};
+use sluicegate::handlers::{self, Delivery, Inbox, InboxMessage};
 use sluicegate::ids::JobId;
-use sluicegate::job::handler::{Effect, Effects, JobError};
-use sluicegate::job::{Context, Handler, JobResult};
+use sluicegate::job::handler::{Effect, Effects, JobError, Shared};
+use sluicegate::job::{Args, Context, Handler, JobResult};
 use sluicegate::names::{Kind, Queue, Release, Tier, WorkerName};
 use sluicegate::worker::Registry;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-/// Nothing here takes this long unless it is broken.
-const LONG: Duration = Duration::from_secs(20);
 
 /// A Python program that prints its port and then what it receives.
 pub(crate) struct Peer {
     child: Child,
-    lines: Receiver<String>,
+    lines: BufReader<ChildStdout>,
     pub(crate) port: u16,
 }
 
@@ -39,7 +35,6 @@ impl Peer {
         let mut child = Command::new(&python)
             .arg(root.join("tests/handlers").join(script))
             .arg(argument)
-            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
@@ -52,34 +47,35 @@ impl Peer {
             .trim()
             .parse()
             .unwrap_or_else(|_| panic!("{script} did not start; `scripts/test` installs what is needed"));
-        // Read as it comes: a receiver must not wait for the test to read.
-        let (said, heard) = channel();
-        std::thread::spawn(move || lines.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
-        Self { child, lines: heard, port }
+        Self { child, lines, port }
     }
 
     /// The next thing it received.
     pub(crate) fn received(&mut self) -> Value {
-        let line = self.lines.recv_timeout(LONG).expect("it received something");
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line");
         serde_json::from_str(&line).expect("JSON")
-    }
-
-    /// Says something to it.
-    pub(crate) fn tell(&mut self, word: &str) {
-        writeln!(self.child.stdin.as_mut().expect("a pipe"), "{word}").expect("told");
     }
 
     /// Ends it, and counts what it received beyond what was read.
     pub(crate) fn rest(mut self) -> usize {
         self.child.kill().expect("killed");
-        self.lines.iter().count()
+        std::mem::replace(
+            &mut self.lines,
+            BufReader::new(
+                Command::new("true").stdout(Stdio::piped()).spawn().expect("true").stdout.expect("a pipe"),
+            ),
+        )
+        .lines()
+        .count()
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -127,18 +123,20 @@ impl Inbox for Kept {
     }
 }
 
-fn registry(delivery: Delivery, deadlines: Deadlines) -> Registry {
-    let mut registry = Registry::new();
-    handlers::register_within(&mut registry, delivery, deadlines).expect("registered");
-    registry
-}
-
-/// One job's attempts, outside of any worker.
+/// One job's attempts, outside of any worker. What the handlers share (pools) lasts as long as it does.
+#[derive(Clone)]
 pub(crate) struct Bench {
     pub(crate) id: JobId,
     pub(crate) effects: Arc<Memory>,
-    pub(crate) settings: Value,
-    pub(crate) registry: Registry,
+    pub(crate) cancel: CancellationToken,
+    settings: Value,
+    shared: Shared,
+}
+
+fn shared(delivery: Delivery) -> Shared {
+    let mut registry = Registry::new();
+    handlers::register(&mut registry, delivery).expect("registered");
+    registry.shared()
 }
 
 impl Bench {
@@ -146,34 +144,30 @@ impl Bench {
         Self {
             id: JobId::new(),
             effects: Arc::default(),
+            cancel: CancellationToken::new(),
             settings,
-            registry: registry(Delivery::Real, Deadlines::default()),
+            shared: shared(Delivery::Real),
         }
-    }
-
-    /// Another job of the same worker: it shares the connections.
-    pub(crate) fn next(&self) -> Self {
-        Self {
-            id: JobId::new(),
-            effects: Arc::default(),
-            settings: self.settings.clone(),
-            registry: self.registry.clone(),
-        }
-    }
-
-    /// Waits so long, and no longer, for receivers.
-    pub(crate) fn within(mut self, deadline: Duration) -> Self {
-        self.registry = registry(Delivery::Real, Deadlines { webhook: deadline, mail: deadline });
-        self
     }
 
     pub(crate) fn with_inbox(mut self, inbox: &Arc<Kept>) -> Self {
-        self.registry = registry(Delivery::Inbox(Arc::clone(inbox) as _), Deadlines::default());
+        self.shared = shared(Delivery::Inbox(Arc::clone(inbox) as _));
         self
     }
 
+    /// Another job in the same worker.
+    pub(crate) fn another(&self) -> Self {
+        Self { id: JobId::new(), effects: Arc::default(), ..self.clone() }
+    }
+
     pub(crate) async fn run<H: Handler>(&self, args: &Value) -> JobResult {
-        let job: H = serde_json::from_value(args.clone()).expect("arguments");
+        self.run_text::<H>(&args.to_string()).await
+    }
+
+    /// Runs it with arguments as they were written, byte for byte.
+    pub(crate) async fn run_text<H: Handler>(&self, args: &str) -> JobResult {
+        let job =
+            H::decode(&Args::parse(args.as_bytes()).expect("arguments"), H::VERSION).expect("arguments");
         let context = Context {
             id: self.id,
             tier: Tier::default(),
@@ -186,9 +180,9 @@ impl Bench {
             extras: Arc::default(),
             worker: WorkerName::new("w").expect("a name"),
             release: Release::default(),
-            cancel: tokio_util::sync::CancellationToken::new(),
+            cancel: self.cancel.clone(),
             settings: Arc::new(self.settings.clone()),
-            shared: self.registry.shared(),
+            shared: self.shared.clone(),
             effects: Arc::clone(&self.effects) as _,
             span: tracing::Span::none(),
         };

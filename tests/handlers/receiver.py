@@ -1,19 +1,21 @@
 """An HTTP receiver that verifies Standard Webhooks signatures with the project's own library, and has every bad habit.
 
 Prints its port, then one JSON line per request that it verified or refused. The path says how it behaves:
-/ok /gone /busy /down /error (repeats what it was sent) /redirect /endless /big /drip (its body never ends) /silent
-/hang-up. The end of its input ends it.
+/ok /gone /busy /busy-until (a date) /busy-now /error /redirect /endless /stalls (mid-answer)
+With ` tls` after the secret it speaks TLS, with a certificate that nobody trusts.
 """
+import email.utils
 import json
-import os
+import ssl
 import sys
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-SECRET = sys.argv[1]
+SECRET, *TLS = sys.argv[1].split(" ")
+HERE = Path(__file__).parent
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -37,25 +39,18 @@ class Receiver(BaseHTTPRequestHandler):
             verified = True
         except WebhookVerificationError:
             verified = False
-        line = {"path": self.path, "verified": verified, "id": self.headers["webhook-id"], "at": self.headers["webhook-timestamp"], "body": json.loads(body), "raw": body.decode()}
+        line = {"path": self.path, "verified": verified, "id": self.headers["webhook-id"], "body": json.loads(body), "raw": body.decode()}
         print(json.dumps(line), flush=True)
         if self.path == "/gone":
             self.reply(410)
         elif self.path == "/busy":
             self.reply(429, [("retry-after", "120")])
+        elif self.path == "/busy-until":
+            self.reply(503, [("retry-after", email.utils.formatdate(time.time() + 600, usegmt=True))])
+        elif self.path == "/busy-now":
+            self.reply(429, [("retry-after", "0")])
         elif self.path == "/error":
-            self.reply(500, [("x-echo", self.headers["webhook-signature"])], body + b"CANARY")
-        elif self.path == "/down":
-            self.reply(503, [("retry-after", "999999999")])
-        elif self.path == "/big":
-            self.reply(200, body=b"x" * 1_000_000)
-        elif self.path == "/drip":
-            self.send_response(200)
-            self.send_header("content-length", "10")
-            self.end_headers()
-            time.sleep(3600)
-        elif self.path == "/hang-up":
-            self.close_connection = True
+            self.reply(500)
         elif self.path == "/redirect":
             self.reply(302, [("location", "http://169.254.169.254/latest/meta-data")])
         elif self.path == "/endless":
@@ -67,24 +62,20 @@ class Receiver(BaseHTTPRequestHandler):
                     self.wfile.write(b"x" * 65536)
             except OSError:
                 self.close_connection = True
-        elif self.path == "/silent":
+        elif self.path == "/stalls":
+            self.send_response(200)
+            self.send_header("content-length", "10")
+            self.end_headers()
             time.sleep(3600)
         else:
             self.reply(204, body=b"")
 
 
-class Server(ThreadingHTTPServer):
-    def handle_error(self, *_):
-        pass  # a client that hangs up is part of the tests
-
-
-def obey():
-    sys.stdin.read()
-    os._exit(0)
-
-
-server = Server(("127.0.0.1", 0), Receiver)
+server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
 server.daemon_threads = True
+if TLS:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(HERE / "cert.pem", HERE / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
 print(server.server_address[1], flush=True)
-threading.Thread(target=obey, daemon=True).start()
 server.serve_forever()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluicegate::handlers::Webhook;
+use sluicegate::handlers::{Webhook, check_settings};
 use sluicegate::job::Outcome;
 
 use super::peer::{Bench, Kept, Peer, SECRET};
@@ -55,15 +55,25 @@ async fn each_answer_has_its_meaning() {
     assert!(
         matches!(run("/busy").await, Ok(Outcome::RetryIn(after, _)) if after == Duration::from_secs(120))
     );
+    let until = run("/busy-until").await;
+    assert!(
+        matches!(until, Ok(Outcome::RetryIn(after, _)) if (500..=601).contains(&after.as_secs())),
+        "{until:?}"
+    );
+    // A receiver that says "at once" does not burn all attempts within a second.
+    let now = run("/busy-now").await;
+    assert!(matches!(now, Ok(Outcome::RetryIn(after, _)) if after >= Duration::from_secs(5)), "{now:?}");
     assert!(run("/error").await.expect_err("failed").to_string().contains("500"));
     let redirected = run("/redirect").await.expect_err("failed").to_string();
     assert!(redirected.contains("302") && redirected.contains("not followed"), "{redirected}");
 }
 
 #[tokio::test]
-async fn an_endless_answer_costs_nothing() {
+async fn an_answer_that_never_ends_is_still_an_answer() {
     let (peer, bench) = receiver();
-    assert_eq!(bench.run::<Webhook>(&to(&peer, "/endless")).await.expect("sent"), Outcome::Done);
+    for path in ["/endless", "/stalls"] {
+        assert_eq!(bench.run::<Webhook>(&to(&peer, path)).await.expect("sent"), Outcome::Done, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -159,69 +169,62 @@ async fn in_dev_it_lands_signed_in_the_inbox_unless_its_host_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_wish_to_come_back_later_is_heeded_but_not_for_longer_than_a_day() {
-    let (peer, bench) = receiver();
-    match bench.run::<Webhook>(&to(&peer, "/down")).await.expect("an outcome") {
-        Outcome::RetryIn(after, why) => {
-            assert_eq!(after, Duration::from_secs(24 * 3600));
-            assert!(why.contains("503"), "{why}");
-        }
-        other => panic!("{other:?}"),
+async fn data_arrives_as_it_was_written() {
+    let (mut peer, bench) = receiver();
+    let data = r#"{"z":12345678901234567890123,"a":1.10,"ä":"\u00e4"}"#;
+    let args = format!(r#"{{"url":"http://127.0.0.1:{}/ok","data":{data}}}"#, peer.port);
+    assert_eq!(bench.run_text::<Webhook>(&args).await.expect("sent"), Outcome::Done);
+    let got = peer.received();
+    assert_eq!(got["verified"], true);
+    assert!(got["raw"].as_str().expect("text").contains(data), "{got}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_trusts_is_a_failed_attempt() {
+    let peer = Peer::start("receiver.py", &format!("{SECRET} tls"));
+    let bench = Bench::new(json!({ "secret": SECRET, "allow": ["localhost"] }));
+    let url = format!("https://localhost:{}/ok", peer.port);
+    let error = bench.run::<Webhook>(&json!({ "url": url })).await.expect_err("failed").to_string();
+    assert!(error.contains("certificate"), "{error}");
+    assert_eq!(peer.rest(), 0, "nothing was sent");
+}
+
+#[test]
+fn settings_are_refused_before_a_worker_starts_and_show_no_secret() {
+    for (bad, wanted) in [
+        (json!({ "secrets": "whsec_s3cret" }), "secrets"),
+        (json!({ "secret": ["whsec_s3cret"] }), "secret"),
+        (
+            json!({ "endpoints": { "a": { "url": "https://example.com/", "secret_flie": "x" } } }),
+            "secret_flie",
+        ),
+        (
+            json!({ "endpoints": { "a": { "url": "https://example.com/", "secrets": "whsec_s3cret" } } }),
+            "secrets",
+        ),
+        (json!({ "allow": ["http://127.0.0.1:9000"] }), "host:port"),
+        (json!({ "allow": [""] }), "host:port"),
+    ] {
+        let error = check_settings("notify.webhook", &bad).expect_err("refused");
+        assert!(error.contains(wanted) && !error.contains("s3cret"), "{bad}: {error}");
+    }
+    for good in [json!(["127.0.0.1:9000"]), json!(["hooks.internal"]), json!(["[::1]:80", "[fd00::1]"])] {
+        assert_eq!(check_settings("notify.webhook", &json!({ "allow": good })), Ok(()));
     }
 }
 
 #[tokio::test]
-async fn an_answer_of_1_mb_costs_nothing_and_the_next_one_arrives() {
-    let (mut peer, bench) = receiver();
-    for path in ["/big", "/ok", "/big", "/ok"] {
-        assert_eq!(bench.run::<Webhook>(&to(&peer, path)).await.expect("sent"), Outcome::Done);
-        assert_eq!(peer.received()["path"], path);
+async fn h40_dev_refuses_what_production_would_never_send() {
+    let inbox = Arc::new(Kept::default());
+    let bench = Bench::new(json!({})).with_inbox(&inbox);
+    for url in [
+        "file:///etc/passwd",
+        "https://u:p@example.com/",
+        "https://example.com/\r\nX: y",
+        "https://example.com/#x",
+    ] {
+        let outcome = bench.run::<Webhook>(&json!({ "url": url })).await;
+        assert!(matches!(outcome, Ok(Outcome::Dead(_))), "{url}: {outcome:?}");
     }
-}
-
-#[tokio::test]
-async fn a_receiver_that_never_answers_is_a_failed_attempt_at_the_deadline() {
-    let (mut peer, bench) = receiver();
-    let bench = bench.within(Duration::from_millis(300));
-    let error = bench.run::<Webhook>(&to(&peer, "/silent")).await.expect_err("failed").to_string();
-    assert!(error.contains("no answer within 300 ms"), "{error}");
-    peer.received();
-}
-
-#[tokio::test]
-async fn an_answer_whose_body_never_ends_is_still_an_answer() {
-    let (peer, bench) = receiver();
-    let bench = bench.within(Duration::from_millis(300));
-    assert_eq!(bench.run::<Webhook>(&to(&peer, "/drip")).await.expect("sent"), Outcome::Done);
-}
-
-#[tokio::test]
-async fn a_receiver_that_hangs_up_is_a_failed_attempt() {
-    let (mut peer, bench) = receiver();
-    let error = bench.run::<Webhook>(&to(&peer, "/hang-up")).await.expect_err("failed").to_string();
-    assert!(error.contains("cannot send to `127.0.0.1`"), "{error}");
-    peer.received();
-    assert_eq!(peer.rest(), 0, "the worker decides when to try again, not the connection pool");
-}
-
-#[tokio::test]
-async fn every_attempt_has_the_same_id_and_the_same_bytes() {
-    let (mut peer, bench) = receiver();
-    let mut seen = Vec::new();
-    for path in ["/error", "/ok"] {
-        let args = json!({ "url": format!("http://127.0.0.1:{}{path}", peer.port), "data": { "b": 1.0, "a": "\u{2028}ü" } });
-        drop(bench.run::<Webhook>(&args).await);
-        let got = peer.received();
-        assert_eq!(got["verified"], true, "{got}");
-        seen.push((got["id"].clone(), got["raw"].clone()));
-    }
-    assert_eq!(seen[0], seen[1]);
-    assert!(seen[0].0.as_str().expect("an id").starts_with("job_"), "{seen:?}");
-}
-
-#[tokio::test]
-async fn a_misspelt_setting_of_an_endpoint_is_refused_and_does_not_fall_back_to_another_secret() {
-    let settings = json!({ "secret": SECRET, "endpoints": { "pager": { "url": "https://example.com/", "secert_file": "/x" } } });
-    let error = sluicegate::handlers::check_settings("notify.webhook", &settings).expect_err("refused");
-    assert!(error.contains("secert_file") && error.contains("pager"), "{error}");
+    assert!(inbox.0.lock().expect("a lock").is_empty());
 }

@@ -1,70 +1,167 @@
-//! The conformance suite of the store seam: the same named tests for every engine and for every wrapper around one. A new
-//! engine plugs in with a [`Harness`] and one line of `suite!`.
+//! The conformance suite of the store seam: the same named tests for every engine, and for every wrapper around one.
+//! The rules are those of `src/store/mod.rs`. A new engine is a [`bench::Harness`] and one line at the end.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and a seed is printed"
+)]
+
+mod attempts;
+mod bench;
 mod control;
+mod edges;
+mod fences;
 mod files;
-mod harness;
-mod rules;
-mod time;
-mod waiting;
+mod flow;
+mod inserts;
+mod look;
+mod model;
+mod observed;
 
-pub(crate) use harness::{Harness, ObservedSqlite, OnSqlite};
+/// One test for every name: on a store where `r1` is active, or on one where nothing is.
+macro_rules! each {
+    ($harness:ty; $($start:ident $file:ident: $($name:ident)+;)+) => {$($(
+        #[tokio::test]
+        async fn $name() {
+            Box::pin(super::$file::$name(Rig::$start::<$harness>().await)).await;
+        }
+    )+)+};
+}
 
-/// Makes one test per case and harness.
-macro_rules! suite {
-    ($($file:ident :: $case:ident),+ $(,)?) => {
-        mod on_sqlite { $(#[tokio::test] async fn $case() { super::$file::$case(<super::OnSqlite as super::Harness>::new().await).await; })+ }
-        mod on_observed_sqlite { $(#[tokio::test] async fn $case() { super::$file::$case(<super::ObservedSqlite as super::Harness>::new().await).await; })+ }
+/// The whole suite for one engine.
+macro_rules! conformance {
+    ($engine:ident: $harness:ty) => {
+        mod $engine {
+            use super::bench::*;
+            each! { $harness;
+                new fences:
+                    rule_02_fence_at_claim_without_an_activation_nobody_is_served;
+                active fences:
+                    rule_02_fence_at_claim_another_release_takes_nothing
+                    rule_02_fence_at_claim_an_old_generation_of_the_same_release_is_told_and_served
+                    rule_02_fence_at_claim_a_newer_generation_than_the_stores_is_refused
+                    rule_02_fence_at_claim_a_flip_stops_the_old_release_at_once
+                    rule_02_fence_at_claim_a_claim_of_none_only_asks
+                    rule_02_a_flip_must_expect_the_present_generation
+                    rule_02_two_flips_at_once_have_one_winner
+                    rule_03_fence_at_settle_a_lost_nonce_changes_nothing
+                    rule_03_fence_at_settle_a_made_up_nonce_settles_nothing
+                    rule_03_fence_at_settle_twice_is_already
+                    rule_03_twice_in_one_call_is_ok_and_already
+                    rule_03_a_partly_settled_lease_still_holds_the_rest
+                    rule_03_a_renewal_keeps_a_lease_and_a_lost_one_says_so
+                    rule_03_renewals_are_answered_in_order
+                    rule_03_two_clients_that_claim_at_once_never_get_the_same_job
+                    rule_04_dead_man_reverts_at_the_fallbacks_poll_only
+                    rule_04_dead_man_fires_when_there_is_nothing_to_take
+                    rule_04_dead_man_is_disarmed_by_a_confirmation
+                    rule_05_store_time_counts_for_leases_and_answers
+                    rule_05_store_time_is_the_same_for_two_clients;
+                active flow:
+                    order_is_first_in_first_out
+                    priorities_the_higher_goes_first
+                    priorities_most_of_a_claim_goes_to_the_highest_and_the_lower_is_not_starved
+                    priorities_small_claims_do_not_starve_the_lower_either
+                    priorities_hold_for_a_suspect_too
+                    hand_back_goes_to_the_head_in_order
+                    expiry_at_claim
+                    expiry_at_claim_reaches_what_is_behind_it
+                    expiry_at_sweep_from_every_waiting_state
+                    delays_and_next_due
+                    delays_a_time_that_has_passed_is_now
+                    delays_what_is_due_goes_to_the_tail_in_order_of_time
+                    cancel_what_waits_at_once
+                    cancel_what_runs_by_asking_its_worker
+                    cancel_a_wish_does_not_outlive_its_attempt
+                    retry_brings_the_ended_back_with_fresh_attempts
+                    retry_of_what_waits_is_now
+                    bulk_answers_in_order
+                    unparking_of_an_unknown_kind_waits_for_who_knows_it
+                    unparking_of_the_undecodable_waits_for_another_build
+                    unparking_of_the_uncertain_and_the_asked_is_for_people
+                    a_parked_job_that_is_cancelled_is_not_parked;
+                active control:
+                    records_compare_and_set
+                    records_never_repeat_a_version
+                    records_two_writers_at_once_have_one_winner
+                    records_that_are_kept_for_a_time_vanish
+                    records_are_listed_by_key
+                    ledger_is_in_order_without_gaps
+                    wake_ups_of_another_client
+                    wake_ups_within_one_client
+                    wake_ups_by_what_a_sweep_promotes
+                    wake_ups_before_the_wait_are_not_missed
+                    wake_ups_time_out
+                    retention_by_count
+                    retention_by_age
+                    retention_counts_from_the_end_of_a_second_life;
+                active edges:
+                    rule_03_one_settle_of_several_leases_is_answered_in_order
+                    unique_keys_with_a_window_longer_than_the_retention_are_held_as_long
+                    rule_08_a_claim_that_took_everything_does_not_say_more
+                    rule_08_a_claim_that_met_only_what_is_too_late_says_that_there_is_more
+                    rule_08_asking_for_nothing_tells_whether_something_waits
+                    rule_09_a_suspect_that_ends_properly_is_no_suspect_any_more
+                    rule_09_what_was_to_be_cancelled_is_not_run_again_after_a_crash
+                    a_claim_that_fails_leaves_nothing_behind;
+                active model:
+                    rule_01_conservation_a_model_agrees_after_every_random_step;
+                active look:
+                    pages_are_newest_first_and_complete
+                    pages_refuse_a_token_that_is_none
+                    pages_are_filtered
+                    pages_find_a_needle_behind_many
+                    census_tells_the_oldest_wait
+                    census_counts_per_queue_and_kind
+                    census_equals_a_full_recount_after_random_operations;
+                active attempts:
+                    rule_09_attempts_a_failure_costs_one
+                    rule_09_attempts_snooze_park_and_return_cost_nothing
+                    rule_09_attempts_the_story_is_bounded
+                    rule_09_attempts_a_crash_makes_suspects_and_charges_nobody
+                    rule_09_attempts_a_suspect_given_back_is_still_a_suspect
+                    rule_09_attempts_a_killer_is_quarantined_and_its_neighbours_are_not_charged
+                    rule_09_attempts_a_lone_killer_is_quarantined
+                    rule_09_attempts_a_fleet_that_fails_again_and_again_quarantines_nobody
+                    rule_09_attempts_a_failure_after_a_crash_is_charged_as_a_failure_only
+                    rule_10_an_outage_is_not_a_crash
+                    rule_10_an_outage_before_the_first_sweep_is_none_either
+                    rule_10_without_an_outage_the_lost_are_rescued_when_their_lease_ends
+                    presence_a_new_process_takes_over_and_the_old_leases_are_rescued_at_once
+                    presence_is_listed_aged_and_removed_at_a_stop
+                    presence_a_takeover_ends_what_was_to_be_cancelled;
+                active inserts:
+                    rule_01_conservation_an_inserted_job_is_found_as_it_was_given
+                    rule_01_conservation_through_every_state
+                    rule_01_conservation_a_second_client_sees_it
+                    rule_01_conservation_with_many_callers_of_two_clients_at_once
+                    tiers_do_not_see_each_other
+                    rule_06_idempotent_insert_the_same_again_is_the_same_job
+                    rule_06_idempotent_insert_other_content_is_a_conflict
+                    rule_06_idempotent_insert_twice_in_one_batch
+                    rule_06_idempotent_insert_by_two_clients_at_once
+                    rule_06_idempotency_key_is_remembered_a_day_after_completion_and_no_longer
+                    rule_06_idempotency_key_is_remembered_when_trimmed_by_count
+                    rule_07_honest_outcomes_an_insert_tells_its_durability
+                    rule_08_bounded_steps_batches_over_the_limit_are_refused_whole
+                    rule_08_bounded_steps_max_is_honoured
+                    rule_08_bounded_steps_a_sweep_does_at_most_a_batch_of_each_and_says_that_there_is_more
+                    rule_08_bounded_steps_unparking_says_that_there_is_more
+                    unique_keys_are_held_until_the_job_ends
+                    unique_keys_within_one_batch
+                    unique_keys_with_a_window_are_held_past_the_end
+                    unique_keys_with_named_states_are_held_in_those_only
+                    unique_keys_are_held_again_by_a_job_that_is_retried
+                    rule_06_the_same_id_is_the_same_job_even_when_another_holds_its_unique_key
+                    a_worker_is_given_its_own_queues_only;
+            }
+        }
     };
 }
 
-suite! {
-    rules::rule_01_conservation_the_census_equals_a_recount_after_random_steps,
-    rules::rule_01_two_clients_that_write_at_once_meet_no_errors,
-    rules::rule_01_two_claimers_never_get_the_same_job,
-    rules::rule_02_fence_at_claim_no_activation_takes_nothing,
-    rules::rule_02_fence_at_claim_another_release_takes_nothing,
-    rules::rule_02_fence_at_claim_an_old_generation_of_the_active_release_is_served_and_told,
-    rules::rule_02_fence_at_claim_a_generation_the_store_never_reached_is_refused,
-    rules::rule_03_fence_at_settle_a_lost_lease_changes_nothing,
-    rules::rule_03_fence_at_settle_twice_is_already_done,
-    rules::rule_03_fence_at_settle_a_nonce_of_another_batch_changes_nothing,
-    rules::rule_03_a_lost_lease_cannot_be_renewed,
-    rules::rule_04_dead_man_reverts_at_the_poll_of_the_fallback_only,
-    rules::rule_04_dead_man_spares_a_committed_activation,
-    rules::rule_06_the_same_id_and_content_is_the_same_job,
-    rules::rule_06_other_content_under_an_id_is_a_conflict,
-    rules::rule_06_an_idempotency_key_is_remembered_for_a_day_after_its_job_is_gone,
-    rules::rule_07_an_insert_says_what_it_survives,
-    rules::rule_08_batches_over_the_limit_are_refused,
-    rules::rule_08_a_claim_takes_no_more_than_it_asks_for,
-    rules::rule_09_a_failure_costs_an_attempt_and_nothing_else_does,
-    rules::rule_09_a_lost_worker_makes_suspects_that_run_alone,
-    rules::rule_09_a_job_that_kills_its_worker_three_times_is_quarantined,
-    rules::rule_09_a_fleet_that_keeps_dying_quarantines_nobody,
-    time::rule_05_leases_end_by_the_stores_clock,
-    time::rule_05_a_delayed_job_is_never_early_and_says_when_it_is_due,
-    time::rule_05_a_renewed_lease_is_kept,
-    time::rule_10_an_outage_is_not_a_crash,
-    time::what_is_too_late_expires_instead_of_running,
-    time::what_is_too_late_expires_in_a_sweep,
-    time::completed_jobs_are_kept_an_hour,
-    time::completed_jobs_are_kept_up_to_a_number_per_queue,
-    time::dead_jobs_are_kept_for_thirty_days,
-    waiting::a_unique_key_is_held_until_its_job_ends,
-    waiting::a_unique_key_with_a_window_outlives_its_job,
-    waiting::higher_priorities_go_first_and_lower_ones_do_not_starve,
-    waiting::jobs_of_one_queue_go_in_order_and_what_is_handed_back_goes_first,
-    waiting::a_worker_takes_only_from_its_queues,
-    waiting::cancel_ends_what_waits_and_asks_what_runs,
-    waiting::retry_gives_a_dead_job_a_fresh_set_of_attempts,
-    waiting::parked_jobs_come_back_for_who_can_run_them,
-    waiting::pages_go_through_everything_once_and_filters_hold,
-    waiting::tiers_do_not_see_each_other,
-    control::records_are_compared_and_set_and_versions_never_repeat,
-    control::a_flip_is_compared_and_set_and_the_generation_only_rises,
-    control::the_ledger_is_in_order,
-    control::a_name_that_registers_again_takes_over_at_once,
-    control::a_stopped_worker_is_gone,
-    control::an_insert_a_schedule_and_a_flip_wake_the_other_client,
-}
+conformance!(sqlite: Sqlite);
+conformance!(observed_sqlite: Measured<Sqlite>);

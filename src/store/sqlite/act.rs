@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::control;
-use super::insert::state_from;
+use super::insert::{self, state_from};
 use super::session::{Session, Step, tid};
 use super::settle::end_waiting;
 use super::sweep::make_available;
@@ -50,7 +50,7 @@ fn one(session: &mut Session, tid: i64, id: JobId, action: Action) -> Step<Acted
     let Some((seq, sid, code, pid, ord, ready)) = found else { return Ok(Acted::NotFound) };
     let Some(state) = state_from(code, ready) else { return Ok(Acted::NotFound) };
     match action {
-        Action::Retry => retry(session, seq, sid, state),
+        Action::Retry => retry(session, tid, seq, sid, state),
         Action::Cancel if state == State::Running => {
             session
                 .conn
@@ -73,7 +73,7 @@ fn one(session: &mut Session, tid: i64, id: JobId, action: Action) -> Step<Acted
     }
 }
 
-fn retry(session: &mut Session, seq: i64, sid: i64, state: State) -> Step<Acted> {
+fn retry(session: &mut Session, tid: i64, seq: i64, sid: i64, state: State) -> Step<Acted> {
     if matches!(state, State::Available | State::Running) {
         return Ok(Acted::Unchanged(state));
     }
@@ -81,6 +81,9 @@ fn retry(session: &mut Session, seq: i64, sid: i64, state: State) -> Step<Acted>
         return Ok(Acted::Refused(state));
     }
     if state.is_final() {
+        if !insert::hold_again(session, tid, seq)? {
+            return Ok(Acted::Refused(state));
+        }
         // A fresh set of attempts; and whoever wants it now does not want it expired again.
         session
             .conn

@@ -30,8 +30,9 @@ pub(super) fn peek(session: &mut Session, ask: &ClaimAsk) -> Option<Claim> {
         None | Some(Decision::NotActive) => Some(Claim::NotActive { current, now: session.now }),
         Some(Decision::Revert { .. }) => None,
         Some(Decision::Serve { generation }) => {
-            let waiting = ask.max > 0 && !parts(session, tid, ask).ok()?.is_empty();
-            (!waiting).then(|| Claim::Active(batch(session, ask, generation, Vec::new(), false, false)))
+            let waiting = !parts(session, tid, ask).ok()?.is_empty();
+            let nothing = ask.max == 0 || !waiting;
+            nothing.then(|| Claim::Active(batch(session, ask, generation, Vec::new(), false, waiting)))
         }
     }
 }
@@ -123,7 +124,8 @@ fn take(session: &mut Session, tid: i64, ask: &ClaimAsk) -> Step<Taken> {
     for (pid, part) in parts.iter().filter(|(_, part)| part.suspect) {
         from_part(session, *pid, part, 1, &mut jobs, &mut held)?;
         if !held.is_empty() {
-            return Ok((jobs, held, true, true));
+            let more = !self::parts(session, tid, ask)?.is_empty();
+            return Ok((jobs, held, true, more));
         }
     }
     let ordinary: Vec<_> = parts.into_iter().filter(|(_, part)| !part.suspect).collect();
@@ -139,7 +141,8 @@ fn take(session: &mut Session, tid: i64, ask: &ClaimAsk) -> Step<Taken> {
         }
         from_part(session, *pid, part, room, &mut jobs, &mut held)?;
     }
-    let more = held.len() == max;
+    // Also with room left: the claim may have stopped in the middle of a backlog that is too late.
+    let more = !self::parts(session, tid, ask)?.is_empty();
     Ok((jobs, held, false, more))
 }
 

@@ -27,10 +27,14 @@ fn one(session: &mut Session, tid: i64, job: &NewJob, durability: Durability) ->
     {
         return Ok(answer);
     }
-    if let Some(unique) = &job.extras.unique
-        && let Some(answer) = held(session, tid, job.id, unique)?
-    {
-        return Ok(answer);
+    if let Some(unique) = &job.extras.unique {
+        // A job that was stored before answers for itself, whoever holds its key by now.
+        if let Some(answer) = existing(session, tid, job)? {
+            return Ok(answer);
+        }
+        if let Some(answer) = held(session, tid, unique)? {
+            return Ok(answer);
+        }
     }
     let now = session.now;
     let run_at = match job.when {
@@ -69,7 +73,7 @@ fn one(session: &mut Session, tid: i64, job: &NewJob, durability: Durability) ->
             extras
         ])?;
     if stored == 0 {
-        return existing(session, tid, job);
+        return existing(session, tid, job)?.ok_or(StepError::Sql(rusqlite::Error::QueryReturnedNoRows));
     }
     if state == State::Available {
         session
@@ -78,10 +82,7 @@ fn one(session: &mut Session, tid: i64, job: &NewJob, durability: Durability) ->
             .execute([pid, seq])?;
     }
     if let Some(unique) = &job.extras.unique {
-        session
-            .conn
-            .prepare_cached("INSERT INTO uniq(tid, key, seq) VALUES(?1, ?2, ?3) ON CONFLICT(tid, key) DO UPDATE SET seq = excluded.seq")?
-            .execute(params![tid, unique.key, seq])?;
+        hold(session, tid, &unique.key, seq)?;
     }
     session.moved(sid, None, Some(state));
     session.count(sid, INSERTED);
@@ -103,19 +104,21 @@ pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Step<String> {
     })
 }
 
-/// The job that has the id already.
-fn existing(session: &mut Session, tid: i64, job: &NewJob) -> Step<Insert> {
-    let (seq, sid, args): (i64, i64, String) = session
+/// The answer of the job that has the id already, if there is one.
+fn existing(session: &mut Session, tid: i64, job: &NewJob) -> Step<Option<Insert>> {
+    let found: Option<(i64, i64, String)> = session
         .conn
         .prepare_cached("SELECT seq, sid, args FROM job WHERE tid = ?1 AND id = ?2")?
-        .query_row(params![tid, job.id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        .query_row(params![tid, job.id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((seq, sid, args)) = found else { return Ok(None) };
     let Session { conn, names, .. } = session;
     let stream = names.stream(conn, sid)?;
     if !job.same_content(&stream.kind, &stream.queue, &Args::from_store(args)) {
-        return Ok(Insert::Conflict { id: job.id });
+        return Ok(Some(Insert::Conflict { id: job.id }));
     }
     let state = state_of(session, seq)?.unwrap_or(State::Available);
-    Ok(Insert::Existing { id: job.id, state })
+    Ok(Some(Insert::Existing { id: job.id, state }))
 }
 
 /// Where a job is: its row says, except that available and running differ by an entry in `ready`.
@@ -136,13 +139,13 @@ pub(super) fn state_from(code: i64, ready: bool) -> Option<State> {
 }
 
 /// Whether another job holds the unique key: the entry is checked against the job it names, so it cannot leak.
-fn held(session: &mut Session, tid: i64, id: JobId, unique: &Unique) -> Step<Option<Insert>> {
+fn held(session: &mut Session, tid: i64, unique: &Unique) -> Step<Option<Insert>> {
     let found: Option<(i64, Vec<u8>, i64, Option<String>)> = session
         .conn
         .prepare_cached("SELECT j.seq, j.id, j.enq_at, j.extras FROM uniq u JOIN job j ON j.seq = u.seq WHERE u.tid = ?1 AND u.key = ?2")?
         .query_row(params![tid, unique.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
-    let Some((seq, holder, inserted, extras)) = found else { return Ok(None) };
+    let Some((seq, holder, inserted, extras)) = found else { return kept(session, tid, unique) };
     let (Some(holder), Some(state)) = (JobId::from_slice(&holder), state_of(session, seq)?) else {
         return Ok(None);
     };
@@ -151,7 +154,41 @@ fn held(session: &mut Session, tid: i64, id: JobId, unique: &Unique) -> Step<Opt
     let holds = asked.is_some_and(|asked| {
         asked.key == unique.key && asked.held_by(state, Timestamp::from_ms(inserted), session.now)
     });
-    Ok((holds && holder != id).then_some(Insert::Held { holder, state }))
+    Ok(holds.then_some(Insert::Held { holder, state }))
+}
+
+fn hold(session: &Session, tid: i64, key: &str, seq: i64) -> Step<()> {
+    session
+        .conn
+        .prepare_cached("INSERT INTO uniq(tid, key, seq) VALUES(?1, ?2, ?3) ON CONFLICT(tid, key) DO UPDATE SET seq = excluded.seq")?
+        .execute(params![tid, key, seq])?;
+    Ok(())
+}
+
+/// Gives a job that comes back its unique key again; `false` when another holds it by now.
+pub(super) fn hold_again(session: &mut Session, tid: i64, seq: i64) -> Step<bool> {
+    let (id, extras): (Vec<u8>, Option<String>) = session
+        .conn
+        .prepare_cached("SELECT id, extras FROM job WHERE seq = ?1")?
+        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let extras = extras.and_then(|text| serde_json::from_str::<Extras>(&text).ok());
+    let Some(unique) = extras.and_then(|extras| extras.unique) else { return Ok(true) };
+    match held(session, tid, &unique)? {
+        Some(Insert::Held { holder, .. }) if holder.as_bytes()[..] != id[..] => Ok(false),
+        _ => hold(session, tid, &unique.key, seq).map(|()| true),
+    }
+}
+
+/// A unique key whose job has ended and is gone, but not the window that was asked for.
+fn kept(session: &Session, tid: i64, unique: &Unique) -> Step<Option<Insert>> {
+    let found: Option<(Vec<u8>, i64)> = session
+        .conn
+        .prepare_cached("SELECT id, state FROM uniq_kept WHERE tid = ?1 AND key = ?2 AND until > ?3")?
+        .query_row(params![tid, unique.key, session.now.ms()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(found.and_then(|(id, code)| {
+        Some(Insert::Held { holder: JobId::from_slice(&id)?, state: State::from_code(code)? })
+    }))
 }
 
 /// An idempotency key whose job completed and is gone.

@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::store::{ErrorKind, StoreError};
 
 const MAJOR: i64 = 1;
-const MINOR: i64 = 0;
+const MINOR: i64 = 1;
 /// "SLUI", so that a file that is somebody else's is recognised.
 const APPLICATION_ID: i64 = 0x534c_5549;
 /// Before this, two processes that checkpoint and write can corrupt a WAL database (fixed in 3.51.3).
@@ -47,7 +47,6 @@ CREATE TABLE job(
 CREATE UNIQUE INDEX job_id ON job(tid, id);
 CREATE INDEX job_due ON job(tid, run_at) WHERE state BETWEEN 2 AND 3;
 CREATE INDEX job_expiry ON job(tid, exp_at) WHERE exp_at IS NOT NULL AND state <= 4 AND state <> 1;
-CREATE INDEX job_parked ON job(sid) WHERE state = 4;
 CREATE INDEX job_ended ON job(tid, fin_at) WHERE state >= 6;
 CREATE TABLE ready(pid INTEGER NOT NULL, ord INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(pid, ord)) WITHOUT ROWID;
 CREATE TABLE lease(lid INTEGER PRIMARY KEY, tid INTEGER NOT NULL, nonce BLOB NOT NULL UNIQUE, aid INTEGER NOT NULL,
@@ -73,8 +72,20 @@ CREATE TABLE presence(tid INTEGER NOT NULL, worker TEXT NOT NULL, incarnation BL
   since INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY(tid, worker)) WITHOUT ROWID;
 ";
 
-/// How long SQLite itself waits for a lock, before it is an error.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// What came after version 1.0. The schema only grows, since an older release may have the file open: nothing here
+/// changes what is there, and all of it may run again.
+const GROWN: &str = "
+-- unique keys that outlive the record of the ended job that holds them (1.1)
+CREATE TABLE IF NOT EXISTS uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id BLOB NOT NULL, state INTEGER NOT NULL,
+  until INTEGER NOT NULL, PRIMARY KEY(tid, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS uniq_kept_until ON uniq_kept(until);
+-- parked jobs by why and by whom: a sweep seeks those it can help, however many it cannot (1.1)
+CREATE INDEX IF NOT EXISTS job_park ON job(sid, park, park_by) WHERE state = 4;
+";
+
+/// How long SQLite itself waits for a lock, before it is an error. Two such waits (and the turns before them) must end
+/// before a caller gives up: who came while the first one waited is then still told "locked", not "nobody knows".
+pub(super) const BUSY: Duration = Duration::from_secs(3);
 
 /// Opens (and if need be creates) the file for writing.
 pub(super) fn open_writer(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
@@ -139,6 +150,7 @@ fn connect(path: &Path, flags: OpenFlags, cache_kib: i64) -> rusqlite::Result<Co
 
 fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let sql = |error: rusqlite::Error| explain("open", path, &error);
+    let empty = recognise(connection, path)?; // first: even the journal mode is written into the file
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(sql)?;
     if !mode.eq_ignore_ascii_case("wal") {
@@ -156,14 +168,44 @@ fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreErr
     connection.pragma_update(None, "wal_autocheckpoint", 500).map_err(sql)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024).map_err(sql)?;
 
-    let read = |connection: &Connection, name: &str| {
-        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-    };
-    if read(connection, "user_version").map_err(sql)? == 0 {
+    if empty {
         create(connection, path)?;
+        recognise(connection, path)?;
     }
-    let version = read(connection, "user_version").map_err(sql)?;
-    if read(connection, "application_id").map_err(sql)? != APPLICATION_ID {
+    grow(connection, path)
+}
+
+/// Brings a file of an earlier version up to this one.
+fn grow(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let sql = |error: rusqlite::Error| explain("upgrade", path, &error);
+    let version =
+        |conn: &Connection| conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if version(connection).map_err(sql)? >= MAJOR * 1_000 + MINOR {
+        return Ok(());
+    }
+    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql)?;
+    // Another process may have been first, and a newer one at that.
+    if version(&tx).map_err(sql)? < MAJOR * 1_000 + MINOR {
+        tx.execute_batch(GROWN).map_err(sql)?;
+        tx.pragma_update(None, "user_version", MAJOR * 1_000 + MINOR).map_err(sql)?;
+    }
+    tx.commit().map_err(sql)
+}
+
+/// Whether the file is still empty; an error when it is somebody else's, or newer than this program. Writes nothing.
+fn recognise(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let sql = |error: rusqlite::Error| explain("open", path, &error);
+    let read =
+        |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
+    // In this order: another process may be creating the tables, and commits all three together.
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sql)?;
+    let version = read("user_version")?;
+    let application = read("application_id")?;
+    if (tables, version, application) == (0, 0, 0) {
+        return Ok(true);
+    }
+    if application != APPLICATION_ID {
         return Err(StoreError::new(
             "open",
             path.display(),
@@ -185,7 +227,7 @@ fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreErr
         )
         .hint("use the newer program for this store; nothing was changed"));
     }
-    Ok(())
+    Ok(false)
 }
 
 fn create(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -196,7 +238,7 @@ fn create(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let tables: i64 =
         tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sql)?;
     if version == 0 && tables == 0 {
-        tx.execute_batch(TABLES).map_err(sql)?;
+        tx.execute_batch(TABLES).and_then(|()| tx.execute_batch(GROWN)).map_err(sql)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(sql)?;
         tx.pragma_update(None, "user_version", MAJOR * 1_000 + MINOR).map_err(sql)?;
     }

@@ -251,7 +251,7 @@ pub(super) fn end_waiting(session: &mut Session, seq: i64, sid: i64, from: State
     let history = history_with(session, seq, attempt)?;
     session
         .conn
-        .prepare_cached("UPDATE job SET state = ?2, fin_at = ?3, history = ?4 WHERE seq = ?1")?
+        .prepare_cached("UPDATE job SET state = ?2, fin_at = ?3, history = ?4, park = NULL, park_by = NULL WHERE seq = ?1")?
         .execute(params![seq, to.code(), session.now.ms(), history])?;
     session.moved(sid, Some(from), Some(to));
     Ok(())

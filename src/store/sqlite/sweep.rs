@@ -26,13 +26,13 @@ pub(super) fn sweep(session: &mut Session, ask: &SweepAsk) -> Step<Swept> {
     unpark(session, tid, ask, &mut swept)?;
     swept.trimmed = trim::by_age(session, tid)?;
     let full = MAX_BATCH as u64;
-    swept.more =
-        [swept.promoted, swept.rescued, swept.expired].iter().any(|n| *n >= full) || swept.trimmed >= 200;
+    swept.more |= [swept.promoted, swept.rescued, swept.expired, swept.unparked].iter().any(|n| *n >= full)
+        || swept.trimmed >= 200;
     swept.next_due = next_due(session, tid)?;
     Ok(swept)
 }
 
-/// Rule 10. When nobody swept for most of a lease, the store was away (or every worker was): from now on, one lease
+/// Rule 10. When nobody swept for most of a lease, or ever, the store was away (or every worker was): from now on, one lease
 /// length has to pass before anything is rescued, so that every living worker can renew first.
 fn may_rescue(session: &Session, tid: i64, lease: Duration) -> Step<bool> {
     let (swept_at, rescue_from): (i64, i64) = session
@@ -40,7 +40,7 @@ fn may_rescue(session: &Session, tid: i64, lease: Duration) -> Step<bool> {
         .prepare_cached("SELECT swept_at, rescue_from FROM tier WHERE tid = ?1")?
         .query_row([tid], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let away = session.now.since(Timestamp::from_ms(swept_at)) > lease * 2 / 3;
-    let rescue_from = if away && swept_at > 0 { session.now.plus(lease).ms() } else { rescue_from };
+    let rescue_from = if away { session.now.plus(lease).ms() } else { rescue_from };
     session
         .conn
         .prepare_cached("UPDATE tier SET swept_at = ?2, rescue_from = ?3 WHERE tid = ?1")?
@@ -97,6 +97,10 @@ fn rescue_overdue(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()
             .query_row(params![tid, session.now.ms()], Lease::read)
             .optional()?;
         let Some(lease) = lease else { break };
+        if swept.rescued > 0 && swept.rescued + lease.held.len() as u64 > MAX_BATCH as u64 {
+            swept.more = true; // a lease is rescued whole
+            break;
+        }
         rescue(session, &lease, swept)?;
     }
     Ok(())
@@ -219,6 +223,9 @@ fn expire(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
         rows.collect::<rusqlite::Result<_>>()?
     };
     for (seq, sid, code, pid, ord) in due {
+        if swept.expired >= MAX_BATCH as u64 {
+            break;
+        }
         let Some(from) = State::from_code(code) else { continue };
         if from == State::Available
             && session
@@ -231,9 +238,6 @@ fn expire(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
         }
         end_waiting(session, seq, sid, from, State::Expired)?;
         swept.expired += 1;
-        if swept.expired >= MAX_BATCH as u64 {
-            break;
-        }
     }
     Ok(())
 }
@@ -242,9 +246,13 @@ fn expire(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
 fn unpark(session: &mut Session, tid: i64, ask: &SweepAsk, swept: &mut Swept) -> Step<()> {
     let parked: Vec<(i64, i64)> = {
         let mut statement = session.conn.prepare_cached(
-            "SELECT j.seq, j.sid FROM job j JOIN stream s ON s.sid = j.sid JOIN queue q ON q.qid = s.qid
-             WHERE j.state = 4 AND q.tid = ?1 AND s.kind IN (SELECT value FROM json_each(?2))
-             AND (j.park = 'unknown_kind' OR j.park = 'undecodable' AND j.park_by IS NOT ?3) LIMIT ?4",
+            "WITH mine AS (SELECT s.sid FROM stream s JOIN queue q ON q.qid = s.qid
+               WHERE q.tid = ?1 AND s.kind IN (SELECT value FROM json_each(?2)))
+             SELECT seq, sid FROM job WHERE state = 4 AND sid IN mine AND park = 'unknown_kind'
+             UNION ALL SELECT seq, sid FROM job WHERE state = 4 AND sid IN mine AND park = 'undecodable' AND park_by IS NULL
+             UNION ALL SELECT seq, sid FROM job WHERE state = 4 AND sid IN mine AND park = 'undecodable' AND park_by < ?3
+             UNION ALL SELECT seq, sid FROM job WHERE state = 4 AND sid IN mine AND park = 'undecodable' AND park_by > ?3
+             LIMIT ?4",
         )?;
         let kinds = super::insert::to_json(&ask.kinds)?;
         let rows = statement.query_map(params![tid, kinds, ask.capability, MAX_BATCH as i64], |row| {

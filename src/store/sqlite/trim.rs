@@ -92,6 +92,7 @@ pub(super) fn by_age(session: &mut Session, tid: i64) -> Step<u64> {
     }
     for sql in [
         "DELETE FROM remembered WHERE (tid, id) IN (SELECT tid, id FROM remembered WHERE until < ?1 LIMIT 500)",
+        "DELETE FROM uniq_kept WHERE (tid, key) IN (SELECT tid, key FROM uniq_kept WHERE until < ?1 LIMIT 500)",
         "DELETE FROM record WHERE (tid, space, key) IN (SELECT tid, space, key FROM record WHERE until IS NOT NULL AND until < ?1 LIMIT 500)",
     ] {
         session.conn.prepare_cached(sql)?.execute([now])?;
@@ -109,26 +110,39 @@ fn collect(session: &Session, sql: &str, params: impl rusqlite::Params) -> Step<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Deletes one ended job, lets go of its unique key, and remembers its idempotency key for as long as was promised.
+/// Deletes one ended job, and remembers its unique and its idempotency key for as long as was promised.
 fn delete(session: &mut Session, seq: i64, state: State) -> Step<()> {
-    type Full = (i64, i64, Vec<u8>, String, Option<String>, Option<i64>);
+    type Full = (i64, i64, Vec<u8>, String, Option<String>, Option<i64>, i64);
     let row: Option<Full> = session
         .conn
         .prepare_cached(
-            "DELETE FROM job WHERE seq = ?1 AND state = ?2 RETURNING sid, tid, id, args, extras, fin_at",
+            "DELETE FROM job WHERE seq = ?1 AND state = ?2 RETURNING sid, tid, id, args, extras, fin_at, enq_at",
         )?
         .query_row(params![seq, state.code()], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
         })
         .optional()?;
-    let Some((sid, tid, id, args, extras, finished)) = row else { return Ok(()) };
+    let Some((sid, tid, id, args, extras, finished, inserted)) = row else { return Ok(()) };
     let extras: Extras = extras.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     session.moved(sid, Some(state), None);
     if let Some(unique) = &extras.unique {
-        session
+        let held = session
             .conn
             .prepare_cached("DELETE FROM uniq WHERE tid = ?1 AND key = ?2 AND seq = ?3")?
-            .execute(params![tid, unique.key, seq])?;
+            .execute(params![tid, unique.key, seq])?
+            > 0;
+        let inserted = Timestamp::from_ms(inserted);
+        if held
+            && unique.held_by(state, inserted, session.now)
+            && let Some(window) = unique.window
+        {
+            session
+                .conn
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO uniq_kept(tid, key, id, state, until) VALUES(?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![tid, unique.key, id, state.code(), inserted.plus(window).ms()])?;
+        }
     }
     let until = Timestamp::from_ms(finished.unwrap_or_default()).plus(KEEP_KEYS);
     if extras.idempotency_key.is_some()

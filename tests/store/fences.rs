@@ -1,0 +1,283 @@
+//! Rules 2, 3, 4 and 5: who may claim, who may settle, the dead-man, and whose clock counts.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use sluicegate::activation::Mode;
+use sluicegate::ids::Nonce;
+use sluicegate::job::State;
+use sluicegate::store::*;
+
+use super::bench::*;
+
+pub(crate) async fn rule_02_fence_at_claim_without_an_activation_nobody_is_served(rig: Rig) {
+    let id = rig.add(job(1)).await;
+    assert_eq!(rig.refused(&Hand::new("w-1", "r1")).await, None);
+    assert_eq!(rig.state(id).await, State::Available);
+    assert_eq!(rig.store.activation(&rig.tier).await.unwrap(), None);
+}
+
+pub(crate) async fn rule_02_fence_at_claim_another_release_takes_nothing(rig: Rig) {
+    let id = rig.add(job(1)).await;
+    let told = rig.refused(&Hand::new("w-2", "r2")).await.expect("the activation is told");
+    assert_eq!((told.generation, told.release), (1, release("r1")));
+    assert_eq!(rig.state(id).await, State::Available);
+    assert_eq!(ids(&rig.claim(&Hand::new("w-1", "r1"), 10).await), [id]);
+}
+
+pub(crate) async fn rule_02_fence_at_claim_an_old_generation_of_the_same_release_is_told_and_served(
+    rig: Rig,
+) {
+    rig.flip(Some(1), "r2").await;
+    rig.flip(Some(2), "r1").await;
+    let id = rig.add(job(1)).await;
+    let batch = rig.claim(&Hand::new("w-1", "r1").generation(1), 10).await;
+    assert_eq!((batch.generation, ids(&batch)), (3, vec![id]));
+}
+
+pub(crate) async fn rule_02_fence_at_claim_a_newer_generation_than_the_stores_is_refused(rig: Rig) {
+    let id = rig.add(job(1)).await;
+    let told = rig.refused(&Hand::new("w-1", "r1").generation(2)).await.expect("the activation is told");
+    assert_eq!(told.generation, 1);
+    assert_eq!(rig.state(id).await, State::Available);
+}
+
+pub(crate) async fn rule_02_fence_at_claim_a_flip_stops_the_old_release_at_once(rig: Rig) {
+    rig.add_many(2).await;
+    let (old, new) = (Hand::new("w-1", "r1"), Hand::new("w-2", "r2"));
+    let running = rig.claim(&old, 1).await;
+    rig.flip(Some(1), "r2").await;
+    assert_eq!(rig.refused(&old).await.map(|told| told.generation), Some(2));
+    // What it runs it may finish, and keep.
+    assert!(matches!(rig.renew(running.nonce).await, Renewed::Until { .. }));
+    rig.settle_all(&running, &Verdict::Completed).await;
+    assert_eq!(rig.claim(&new, 10).await.jobs.len(), 1);
+}
+
+pub(crate) async fn rule_02_fence_at_claim_a_claim_of_none_only_asks(rig: Rig) {
+    let id = rig.add(job(1)).await;
+    let batch = rig.claim(&Hand::new("w-1", "r1"), 0).await;
+    assert_eq!((batch.generation, batch.jobs.len()), (1, 0));
+    assert_eq!(rig.state(id).await, State::Available);
+    assert_eq!(rig.renew(batch.nonce).await, Renewed::Lost, "there is no lease over nothing");
+}
+
+pub(crate) async fn rule_02_a_flip_must_expect_the_present_generation(rig: Rig) {
+    for expect in [None, Some(0), Some(2)] {
+        match rig.store.flip(&rig.tier, expect, committed("r2"), &actor()).await.unwrap() {
+            Flipped::Raced(Some(current)) => assert_eq!(current.release, release("r1")),
+            other => panic!("{other:?}"),
+        }
+    }
+    let entries = rig.store.ledger(&rig.tier, 0, 100).await.unwrap();
+    assert_eq!(entries.len(), 1, "what raced is not recorded: {entries:?}");
+    assert_eq!(rig.flip(Some(1), "r2").await.generation, 2);
+}
+
+pub(crate) async fn rule_02_two_flips_at_once_have_one_winner(rig: Rig) {
+    let other = rig.harness.client().await;
+    let by = actor();
+    let (a, b) = tokio::join!(
+        rig.store.flip(&rig.tier, Some(1), committed("r2"), &by),
+        other.flip(&rig.tier, Some(1), committed("r3"), &by),
+    );
+    let won = [a.unwrap(), b.unwrap()].iter().filter(|flip| matches!(flip, Flipped::Now(_))).count();
+    assert_eq!(won, 1);
+    assert_eq!(rig.store.ledger(&rig.tier, 0, 100).await.unwrap().len(), 2);
+}
+
+pub(crate) async fn rule_03_fence_at_settle_a_lost_nonce_changes_nothing(rig: Rig) {
+    let hand = Hand::new("w-1", "r1");
+    let id = rig.add(job(1)).await;
+    let lost = rig.claim(&hand, 1).await;
+    assert_eq!(rig.leases_end().await.rescued, 1);
+    for verdict in [Verdict::Completed, Verdict::Dead { error: "late".into() }, retry(rig.units(1))] {
+        assert_eq!(rig.settle(&lost, id, verdict).await, Settled::Lost);
+    }
+    let found = rig.get(id).await;
+    assert_eq!((found.state, found.failures), (State::Available, 0));
+    // Nor while somebody else runs it.
+    let held = rig.claim(&Hand::new("w-2", "r1"), 1).await;
+    assert_eq!(rig.settle(&lost, id, Verdict::Completed).await, Settled::Lost);
+    assert_eq!(rig.settle(&lost, id, Verdict::Return).await, Settled::Lost);
+    assert_eq!(rig.state(id).await, State::Running);
+    assert_eq!(rig.settle(&held, id, Verdict::Completed).await, Settled::Ok);
+    assert_eq!(rig.settle(&lost, id, Verdict::Dead { error: "late".into() }).await, Settled::Lost);
+    assert_eq!(rig.state(id).await, State::Completed);
+}
+
+pub(crate) async fn rule_03_fence_at_settle_a_made_up_nonce_settles_nothing(rig: Rig) {
+    let id = rig.add(job(1)).await;
+    let mut batch = rig.claim(&Hand::new("w-1", "r1"), 1).await;
+    let real = std::mem::replace(&mut batch.nonce, Nonce::new());
+    assert_eq!(rig.settle(&batch, id, Verdict::Completed).await, Settled::Lost);
+    assert_eq!(rig.renew(batch.nonce).await, Renewed::Lost);
+    assert_eq!(rig.state(id).await, State::Running);
+    batch.nonce = real;
+    assert_eq!(rig.settle(&batch, id, Verdict::Completed).await, Settled::Ok);
+}
+
+pub(crate) async fn rule_03_fence_at_settle_twice_is_already(rig: Rig) {
+    for verdict in [
+        Verdict::Completed,
+        Verdict::Dead { error: "no".into() },
+        retry(rig.units(1)),
+        Verdict::Snooze { delay: rig.units(1) },
+        Verdict::Cancelled,
+        Verdict::Return,
+    ] {
+        let id = rig.add(job(1)).await;
+        let mut hand = Hand::new("w-1", "r1");
+        hand.suspects = false;
+        let batch = rig.claim(&hand, 1).await;
+        assert_eq!(rig.settle(&batch, id, verdict.clone()).await, Settled::Ok);
+        let first = rig.get(id).await;
+        assert_eq!(rig.settle(&batch, id, verdict.clone()).await, Settled::Already, "{verdict:?}");
+        let second = rig.get(id).await;
+        assert_eq!((first.state, first.failures), (second.state, second.failures));
+        assert_eq!(first.history, second.history);
+    }
+}
+
+pub(crate) async fn rule_03_twice_in_one_call_is_ok_and_already(rig: Rig) {
+    rig.add_many(2).await;
+    let batch = rig.claim(&Hand::new("w-1", "r1"), 2).await;
+    let item = |job: &Claimed| Settle {
+        nonce: batch.nonce,
+        id: job.id,
+        slot: job.slot,
+        ran: rig.units(0),
+        verdict: Verdict::Completed,
+    };
+    let (a, b) = (&batch.jobs[0], &batch.jobs[1]);
+    let answers = rig.store.settle(&rig.tier, vec![item(a), item(b), item(a)]).await.unwrap();
+    assert_eq!(answers, [Settled::Ok, Settled::Ok, Settled::Already]);
+    assert_eq!(rig.census().await.queues[0].completed_total, 2);
+}
+
+pub(crate) async fn rule_03_a_partly_settled_lease_still_holds_the_rest(rig: Rig) {
+    let all = rig.add_many(3).await;
+    let batch = rig.claim(&Hand::new("w-1", "r1"), 3).await;
+    assert_eq!(rig.settle(&batch, all[1], Verdict::Completed).await, Settled::Ok);
+    assert!(matches!(rig.renew(batch.nonce).await, Renewed::Until { .. }));
+    assert_eq!(rig.state(all[0]).await, State::Running);
+    assert_eq!(rig.leases_end().await.rescued, 2, "what was settled is not rescued");
+    assert_eq!(rig.state(all[1]).await, State::Completed);
+}
+
+pub(crate) async fn rule_03_a_renewal_keeps_a_lease_and_a_lost_one_says_so(rig: Rig) {
+    let id = rig.add(job(1)).await;
+    let batch = rig.claim(&Hand::new("w-1", "r1"), 1).await;
+    for _ in 0..6 {
+        rig.pass(1).await;
+        match rig.renew(batch.nonce).await {
+            Renewed::Until { until, cancel } => {
+                assert!(until.since(rig.now().await) <= rig.lease() && until > batch.until, "{until}");
+                assert!(cancel.is_empty());
+            }
+            Renewed::Lost => panic!("it was renewed in time"),
+        }
+        assert_eq!(rig.sweep().await.rescued, 0);
+    }
+    assert_eq!(rig.leases_end().await.rescued, 1);
+    assert_eq!(rig.renew(batch.nonce).await, Renewed::Lost);
+    assert_eq!(rig.state(id).await, State::Available);
+}
+
+pub(crate) async fn rule_03_renewals_are_answered_in_order(rig: Rig) {
+    rig.add_many(2).await;
+    let hand = Hand::new("w-1", "r1");
+    let (a, b) = (rig.claim(&hand, 1).await, rig.claim(&hand, 1).await);
+    let nonces = vec![a.nonce, Nonce::new(), b.nonce];
+    let answers = rig.store.renew(&rig.tier, nonces, rig.lease()).await.unwrap();
+    assert!(matches!(answers[..], [Renewed::Until { .. }, Renewed::Lost, Renewed::Until { .. }]));
+}
+
+pub(crate) async fn rule_03_two_clients_that_claim_at_once_never_get_the_same_job(rig: Rig) {
+    let all: HashSet<_> = rig.add_many(400).await.into_iter().collect();
+    let rig = Arc::new(rig);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..4 {
+        let store = if n % 2 == 0 { Arc::clone(&rig.store) } else { rig.harness.client().await };
+        let rig = Arc::clone(&rig);
+        tasks.spawn(async move {
+            let hand = Hand::new(&format!("w-{n}"), "r1");
+            let mut got = Vec::new();
+            loop {
+                match store.claim(rig.ask(&hand, 7)).await.expect("an answer") {
+                    Claim::Active(batch) if batch.jobs.is_empty() => return got,
+                    Claim::Active(batch) => got.extend(ids(&batch)),
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+    }
+    let got: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    assert_eq!(got.len(), 400, "each is taken once");
+    assert_eq!(got.into_iter().collect::<HashSet<_>>(), all);
+}
+
+pub(crate) async fn rule_04_dead_man_reverts_at_the_fallbacks_poll_only(rig: Rig) {
+    let id = rig.add(job(1)).await;
+    rig.provisional(1, "r2", "r1", 2).await;
+    let (old, new, third) = (Hand::new("w-1", "r1"), Hand::new("w-2", "r2"), Hand::new("w-3", "r3"));
+    rig.pass(1).await;
+    rig.refused(&old).await; // not yet overdue
+    rig.pass(2).await;
+    // Overdue: neither sweeps, nor other releases, nor the provisional one itself make it revert.
+    rig.sweep().await;
+    rig.refused(&third).await;
+    assert_eq!(rig.claim(&new.clone().generation(2), 0).await.generation, 2);
+    assert_eq!(rig.store.activation(&rig.tier).await.unwrap().map(|now| now.generation), Some(2));
+
+    let batch = rig.claim(&old, 10).await;
+    assert_eq!((batch.generation, ids(&batch)), (3, vec![id]));
+    let now = rig.store.activation(&rig.tier).await.unwrap().expect("an activation");
+    assert_eq!((now.generation, now.release, now.mode), (3, release("r1"), Mode::Committed));
+    assert_eq!((now.confirm_by, now.fallback), (None, None));
+    rig.refused(&new.generation(2)).await;
+
+    let ledger = rig.store.ledger(&rig.tier, 0, 100).await.unwrap();
+    let last = ledger.last().expect("an entry");
+    assert_eq!((last.seq, last.event.as_str()), (3, "activation.reverted"));
+    assert!(last.by.who.contains("w-1"), "{last:?}");
+    let reverts = ledger.iter().filter(|entry| entry.event == "activation.reverted").count();
+    rig.claim(&old, 10).await;
+    assert_eq!(reverts, 1);
+    assert_eq!(rig.store.ledger(&rig.tier, 0, 100).await.unwrap().len(), 3, "it fires once");
+}
+
+pub(crate) async fn rule_04_dead_man_fires_when_there_is_nothing_to_take(rig: Rig) {
+    rig.provisional(1, "r2", "r1", 1).await;
+    rig.pass(2).await;
+    assert_eq!(rig.claim(&Hand::new("w-1", "r1"), 0).await.generation, 3);
+}
+
+pub(crate) async fn rule_04_dead_man_is_disarmed_by_a_confirmation(rig: Rig) {
+    let provisional = rig.provisional(1, "r2", "r1", 2).await;
+    assert_eq!(provisional.mode, Mode::Provisional);
+    assert_eq!(provisional.confirm_by, Some(provisional.since.plus(rig.units(2))));
+    rig.flip(Some(2), "r2").await;
+    rig.pass(5).await;
+    assert_eq!(rig.refused(&Hand::new("w-1", "r1")).await.map(|now| now.generation), Some(3));
+}
+
+pub(crate) async fn rule_05_store_time_counts_for_leases_and_answers(rig: Rig) {
+    let before = rig.now().await;
+    rig.add(job(1)).await;
+    rig.pass(1).await;
+    let batch = rig.claim(&Hand::new("w-1", "r1"), 1).await;
+    assert!(batch.now.since(before) >= rig.units(1), "{} then {}", before, batch.now);
+    assert_eq!(batch.until.since(batch.now), rig.lease());
+    let held = rig.get(batch.jobs[0].id).await;
+    assert_eq!(held.claimed_at, Some(batch.now));
+    assert_eq!(held.worker.map(|worker| worker.to_string()), Some("w-1".into()));
+    assert!(rig.census().await.now >= batch.now);
+}
+
+pub(crate) async fn rule_05_store_time_is_the_same_for_two_clients(rig: Rig) {
+    let other = rig.harness.client().await;
+    rig.pass(2).await;
+    let (a, b) = (rig.now().await, other.probe(&rig.tier).await.unwrap());
+    assert!(b.since(a) < rig.units(1) && a <= b, "{a} and {b}");
+}

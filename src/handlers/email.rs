@@ -77,7 +77,7 @@ impl OneOrMany {
 }
 
 pub(super) fn check(settings: &serde_json::Value) -> Result<(), String> {
-    let settings: Settings = serde_json::from_value(settings.clone()).map_err(|error| error.to_string())?;
+    let settings: Settings = settings::typed(settings)?;
     settings.from.as_deref().map(|from| mailbox("from", from)).transpose()?;
     mail_server::check(&settings)
 }
@@ -193,10 +193,10 @@ impl Email {
         if let Some(address) = &self.reply_to {
             builder = builder.reply_to(mailbox("reply_to", address)?);
         }
-        let text = SinglePart::plain(self.text.clone());
+        let text = SinglePart::plain(lines(&self.text));
         let built = match &self.html {
             Some(html) => builder.multipart(
-                MultiPart::alternative().singlepart(text).singlepart(SinglePart::html(html.clone())),
+                MultiPart::alternative().singlepart(text).singlepart(SinglePart::html(lines(html))),
             ),
             None => builder.singlepart(text),
         };
@@ -216,11 +216,8 @@ impl Email {
             to: self.to.all().iter().chain(self.cc.all()).cloned().collect::<Vec<_>>().join(", "),
             subject: self.subject.clone(),
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            body: if mail.headers().get_raw("Content-Transfer-Encoding").is_some() && self.html.is_none() {
-                self.text.clone()
-            } else {
-                body.to_owned()
-            },
+            // Text alone is shown as it is read, not as it is encoded on its way.
+            body: if self.html.is_none() { self.text.clone() } else { body.to_owned() },
         }
     }
 }
@@ -231,6 +228,12 @@ fn header(field: &str, text: &str) -> Result<(), String> {
         Some((at, c)) => Err(format!("`{field}` has an illegal character {c:?} at byte {at}")),
         None => Ok(()),
     }
+}
+
+/// Text with the line ends of mail and no others: servers differ in how they read a CR or LF alone, and the end of a mail
+/// can be hidden in that. A NUL has no place in mail at all.
+fn lines(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n").replace('\0', "\u{fffd}").replace('\n', "\r\n")
 }
 
 /// `ada@example.org`, or `Ada <ada@example.org>`.

@@ -137,7 +137,21 @@ pub(super) fn check_names(settings: &serde_json::Value, known: &[&str]) -> Resul
 
 /// The settings of a kind, typed; an error names the kind.
 pub(super) fn read<T: DeserializeOwned>(ctx: &Context) -> Result<T, JobError> {
-    ctx.settings().map_err(|error| format!("settings `handlers.\"{}\"`: {error}", ctx.kind).into())
+    typed(&ctx.settings).map_err(|error| format!("settings `handlers.\"{}\"`: {error}", ctx.kind).into())
+}
+
+/// Settings, typed. An error says what was expected and not what is there: that may be a secret in the wrong place.
+pub(super) fn typed<T: DeserializeOwned>(settings: &serde_json::Value) -> Result<T, String> {
+    T::deserialize(settings).map_err(|error| {
+        let text = error.to_string();
+        let shows = ["invalid type: ", "invalid value: ", "unknown variant "];
+        match text.rfind(", expected ").and_then(|at| text.get(at..)) {
+            Some(wanted) if shows.iter().any(|start| text.starts_with(start)) => {
+                format!("a value is not what it has to be{wanted}")
+            }
+            _ => text,
+        }
+    })
 }
 
 /// The content of a file with a secret, without white space around it.

@@ -105,7 +105,7 @@ pub(super) fn check(settings: &serde_json::Value) -> Result<(), String> {
     {
         settings::check_names(endpoint, &["url", "secret", "secret_file", "secrets"])?;
     }
-    let settings: Settings = serde_json::from_value(settings.clone()).map_err(|error| error.to_string())?;
+    let settings: Settings = settings::typed(settings)?;
     settings.secrets.keys()?;
     settings.allow.iter().try_for_each(|entry| guard::check_allowed(entry))?;
     for (name, endpoint) in &settings.endpoints {

@@ -66,8 +66,9 @@ async fn a_server_that_does_not_let_us_in_costs_an_attempt_and_never_the_mail() 
     for (habit, wanted) in
         [("hangup", "cannot reach the mail server"), ("closed", "554"), ("vanish", "broke"), ("auth", "535")]
     {
-        let (peer, _) = server(habit, &json!({}));
-        let smtp = if habit == "auth" { "smtp://ada@127.0.0.1" } else { "smtp://127.0.0.1" };
+        let (mut peer, _) = server(habit, &json!({}));
+        let smtp =
+            if habit == "auth" { "smtp://ada%2Bbot%40example.com@127.0.0.1" } else { "smtp://127.0.0.1" };
         let mut settings = json!({ "smtp": format!("{smtp}:{}", peer.port), "from": "a@example.com" });
         if habit == "auth" {
             settings["password_file"] = json!(file);
@@ -78,6 +79,9 @@ async fn a_server_that_does_not_let_us_in_costs_an_attempt_and_never_the_mail() 
             let error = outcome.expect_err(habit).to_string();
             assert!(error.contains(wanted) && !error.contains("s3cret"), "{habit}: {error}");
             assert_eq!(bench.effects.state(), None, "{habit}: it certainly has no mail");
+            if habit == "auth" {
+                assert_eq!(peer.received(), json!({ "login": "ada+bot@example.com", "password": "s3cret" }));
+            }
         }
         assert_eq!(peer.rest(), 0);
     }

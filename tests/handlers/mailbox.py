@@ -1,9 +1,10 @@
 """An SMTP server (aiosmtpd). Prints its port, then one JSON line per mail that it stored (and `{"connections": n}` with it).
 
 Its argument says how it behaves:
-take, later (451 at the recipient), never (550), refuse (550 after the content), drop (stores the mail, then breaks the
+take, later (451 at the recipient), once (only at the first), never (550), refuse (550 after the content), drop (stores the mail, then breaks the
 connection before its 250), vanish (breaks it at the recipient), hangup (closes instead of greeting), closed (greets with
-554), auth (knows no password), slow (stores the first mail, says 250 when somebody else
+554), auth (knows no password, and prints the ones it
+is told), slow (stores the first mail, says 250 when somebody else
 connects, and refuses all later ones),
 tls (offers STARTTLS with a certificate that nobody trusts: cert.pem and key.pem are public, and only for this)
 """
@@ -22,12 +23,15 @@ warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
 HABIT = sys.argv[1]
 HERE = Path(__file__).parent
-seen = {"mails": 0, "connections": 0}
+seen = {"mails": 0, "connections": 0, "refused": False}
 another = asyncio.Event()
 
 
 class Box:
     async def handle_RCPT(self, server, session, envelope, address, options):
+        if HABIT == "once" and not seen["refused"]:
+            seen["refused"] = True
+            return "451 4.3.0 come back later"
         if HABIT == "later":
             return "451 4.3.0 come back later"
         if HABIT == "never":
@@ -43,6 +47,7 @@ class Box:
             return "550 5.7.1 not this content"
         content = envelope.content.decode("utf8", "replace")
         mail = {"from": envelope.mail_from, "to": envelope.rcpt_tos, "content": content}
+        mail["bytes"] = list(envelope.original_content[-400:])
         print(json.dumps({**mail, "connections": seen["connections"]}), flush=True)
         if HABIT == "drop":
             server.transport.abort()
@@ -68,7 +73,8 @@ def protocol():
     if HABIT in ("hangup", "closed"):
         return Rude()
     if HABIT == "auth":
-        def nobody(*_):
+        def nobody(_server, _session, _envelope, _mechanism, data):
+            print(json.dumps({"login": data.login.decode(), "password": data.password.decode()}), flush=True)
             return AuthResult(success=False, handled=False)
         return SMTP(Box(), authenticator=nobody, auth_required=True, auth_require_tls=False)
     if HABIT == "tls":

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -19,10 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// Nothing here takes this long unless it is broken.
+const LONG: Duration = Duration::from_secs(30);
+
 /// A Python program that prints its port and then what it receives.
 pub(crate) struct Peer {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
     pub(crate) port: u16,
 }
 
@@ -47,27 +52,22 @@ impl Peer {
             .trim()
             .parse()
             .unwrap_or_else(|_| panic!("{script} did not start; `scripts/test` installs what is needed"));
-        Self { child, lines, port }
+        // Read as it comes: a receiver must not wait for the test to read.
+        let (said, heard) = channel();
+        std::thread::spawn(move || lines.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
+        Self { child, lines: heard, port }
     }
 
     /// The next thing it received.
     pub(crate) fn received(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("a line");
+        let line = self.lines.recv_timeout(LONG).expect("it receives something");
         serde_json::from_str(&line).expect("JSON")
     }
 
     /// Ends it, and counts what it received beyond what was read.
     pub(crate) fn rest(mut self) -> usize {
         self.child.kill().expect("killed");
-        std::mem::replace(
-            &mut self.lines,
-            BufReader::new(
-                Command::new("true").stdout(Stdio::piped()).spawn().expect("true").stdout.expect("a pipe"),
-            ),
-        )
-        .lines()
-        .count()
+        self.lines.iter().count()
     }
 }
 

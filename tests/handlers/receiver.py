@@ -50,7 +50,7 @@ class Receiver(BaseHTTPRequestHandler):
         elif self.path == "/busy-now":
             self.reply(429, [("retry-after", "0")])
         elif self.path == "/error":
-            self.reply(500)
+            self.reply(500, [("x-echo", self.headers["webhook-signature"])], body + b"CANARY")
         elif self.path == "/redirect":
             self.reply(302, [("location", "http://169.254.169.254/latest/meta-data")])
         elif self.path == "/endless":

@@ -317,3 +317,30 @@ fn ruins_all(error: &rusqlite::Error) -> bool {
         )
     )
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::sqlite::schema::open_writer;
+
+    #[test]
+    fn what_is_acknowledged_as_on_disk_waits_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.db");
+        let conn = open_writer(&path, 1_000).unwrap();
+        let signal = Arc::new(Signal::open(&path).unwrap());
+        let turn = Turn::new(signal.file()).unwrap();
+        let session = Session::new(conn, Arc::new(SystemClock));
+        let mut thread = Thread { session, turn, signal, path: Arc::new(path), full_sync: true };
+        // 2 is FULL, 1 is NORMAL: a killed process loses nothing either way, so only this tells them apart.
+        for (durable, level) in [(true, 2), (false, 1), (true, 2)] {
+            thread.begin(durable).unwrap();
+            let conn = &thread.session.conn;
+            let set: i64 = conn.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+            assert_eq!(set, level, "durable: {durable}");
+            thread.roll_back();
+        }
+    }
+}

@@ -172,14 +172,16 @@ async fn a_file_that_another_connection_holds_locked() {
 
 #[tokio::test]
 async fn a_file_that_several_open_for_the_first_time_at_once() {
-    let place = place();
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..8 {
-        let file = place.file.clone();
-        tasks.spawn(async move { SqliteStore::open(&file).await });
-    }
-    for store in tasks.join_all().await {
-        store.expect("a store").probe(&Tier::default()).await.expect("it works");
+    for _ in 0..12 {
+        let place = place();
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let file = place.file.clone();
+            tasks.spawn(async move { SqliteStore::open(&file).await });
+        }
+        for store in tasks.join_all().await {
+            store.expect("a store").probe(&Tier::default()).await.expect("it works");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::clock::instant;
 use crate::store::{ErrorKind, StoreError};
 
 const MAJOR: i64 = 1;
@@ -151,8 +152,7 @@ fn connect(path: &Path, flags: OpenFlags, cache_kib: i64) -> rusqlite::Result<Co
 fn prepare_file(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let sql = |error: rusqlite::Error| explain("open", path, &error);
     let empty = recognise(connection, path)?; // first: even the journal mode is written into the file
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(sql)?;
+    let mode = write_ahead(connection).map_err(sql)?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(StoreError::new(
             "open",
@@ -190,6 +190,21 @@ fn grow(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         tx.pragma_update(None, "user_version", MAJOR * 1_000 + MINOR).map_err(sql)?;
     }
     tx.commit().map_err(sql)
+}
+
+/// Turns the write-ahead log on. While another process opens the same new file this is "busy" at once, without the wait
+/// that every other statement has, so it waits here.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
+    let began = instant();
+    loop {
+        let answer = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
+        let busy =
+            matches!(&answer, Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy));
+        if !busy || began.elapsed() > BUSY {
+            return answer;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 /// Whether the file is still empty; an error when it is somebody else's, or newer than this program. Writes nothing.

@@ -11,6 +11,76 @@ use crate::names::{escaped, shown};
 pub enum StoreUrl {
     /// One SQLite file: `sqlite:PATH`, `sqlite://PATH`, or a bare path that ends in `.db`.
     Sqlite(PathBuf),
+    /// A Redis server: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`.
+    Redis(RedisUrl),
+}
+
+/// The place of a Redis server. Printed without its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    full: String,
+    host: String,
+}
+
+impl RedisUrl {
+    /// The whole URL, with the password: for the connection only.
+    #[must_use]
+    pub fn full(&self) -> &str {
+        &self.full
+    }
+
+    /// Whether what is sent there can be read on the way: it is neither this machine nor encrypted.
+    #[must_use]
+    pub fn is_plain_remote(&self) -> bool {
+        let host = self.host.trim_matches(['[', ']']);
+        let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        !here
+    }
+
+    /// The same with a password that the URL does not have.
+    #[must_use]
+    pub fn with_password(&self, password: &str) -> Self {
+        let (scheme, rest) = self.full.split_once("://").unwrap_or(("redis", &self.full));
+        let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let user = user.split(':').next().unwrap_or_default();
+        let escaped: String = password.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        Self { full: format!("{scheme}://{user}:{escaped}@{place}"), host: self.host.clone() }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let rest = text.strip_prefix("redis://").ok_or("expected `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`")?;
+        if rest.contains(['?', '#']) {
+            return Err("Redis URLs take no parameters here: a password that has `?`, `#`, `/` or `@` in it belongs into `store.password_file`");
+        }
+        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+        let (address, db) = place.split_once('/').unwrap_or((place, ""));
+        if !db.is_empty() && db.parse::<u16>().is_err() {
+            return Err("the database after the `/` is not a number");
+        }
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+            _ => (address, None),
+        };
+        if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err("the host is missing: expected such as `redis://127.0.0.1:6379/0`");
+        }
+        if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
+            return Err("the port is not a number from 1 to 65535");
+        }
+        Ok(Self { full: text.to_owned(), host: host.to_owned() })
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&without_password(&self.full))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// A URL that is not a store's.
@@ -29,6 +99,7 @@ impl StoreUrl {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Sqlite(path) => Some(path),
+            Self::Redis(_) => None,
         }
     }
 }
@@ -79,11 +150,12 @@ impl FromStr for StoreUrl {
                 }
                 rest
             }
-            Some("redis" | "rediss" | "redis+sentinel" | "redis+cluster") => {
-                return Err(bad("this version has no Redis engine yet: use `sqlite:PATH`"));
+            Some("redis") => return RedisUrl::parse(text).map(Self::Redis).map_err(bad),
+            Some("rediss" | "redis+sentinel" | "redis+cluster") => {
+                return Err(bad("this version reaches single servers without TLS only: use `redis://HOST:PORT/DB`"));
             }
             _ if Path::new(text).extension().is_some_and(|ext| ext == "db") => text,
-            _ => return Err(bad("expected `sqlite:PATH`")),
+            _ => return Err(bad("expected `sqlite:PATH` or `redis://HOST:PORT/DB`")),
         };
         if path.is_empty() || path.contains('\0') {
             return Err(bad("the path is empty or has a NUL byte"));
@@ -99,6 +171,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Redis(url) => fmt::Display::fmt(url, f),
         }
     }
 }
@@ -123,7 +196,7 @@ mod tests {
 
     #[test]
     fn h14_a_password_is_never_printed() {
-        let error = "redis://user:s3cret@host:6379/0".parse::<StoreUrl>().unwrap_err().to_string();
+        let error = "rediss://user:s3cret@host:6379/0".parse::<StoreUrl>().unwrap_err().to_string();
         assert!(!error.contains("s3cret") && error.contains("***@host"), "{error}");
         for (url, printed) in [
             ("redis://me:s3/cr@t@host:6379/0", "redis://***@host:6379/0"),

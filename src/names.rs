@@ -41,6 +41,17 @@ pub fn shown(text: &str) -> String {
     out
 }
 
+/// The same for a text that may be longer: the answer of a program.
+#[must_use]
+pub fn shown_long(text: &str) -> String {
+    let mut out = escaped(text);
+    if out.chars().count() > 300 {
+        out = out.chars().take(299).collect();
+        out.push('…');
+    }
+    out
+}
+
 /// Escapes control characters (C0, DEL, C1, and bidirectional overrides) so that a stored text can be printed.
 #[must_use]
 pub fn escaped(text: &str) -> String {

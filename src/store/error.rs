@@ -10,6 +10,8 @@ pub enum ErrorKind {
     Unavailable,
     /// It did not answer in time. A write may or may not have happened.
     Timeout,
+    /// Its settings put jobs at risk: nobody works on it until they are right.
+    Unsafe,
     /// No room left.
     Full,
     /// It may not be written.
@@ -64,7 +66,7 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         matches!(
             self.kind,
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Full | ErrorKind::ReadOnly
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Full | ErrorKind::ReadOnly | ErrorKind::Unsafe
         )
     }
 }

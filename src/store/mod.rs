@@ -31,8 +31,12 @@ use crate::names::Tier;
 
 mod control;
 mod data;
+mod digest;
 mod error;
+mod look;
 pub mod observed;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -173,12 +177,29 @@ pub trait Wake: Send {
 /// # Errors
 /// When it cannot be reached or used; says why and what to do.
 pub async fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
+    open_wanting(url, None).await
+}
+
+/// The same, if an acknowledged insert survives there what it must survive.
+///
+/// # Errors
+/// As [`open`], and when the store's settings promise less.
+pub async fn open_wanting(url: &StoreUrl, durability: Option<Durability>) -> Result<Arc<dyn Store>, StoreError> {
     match url {
         #[cfg(feature = "sqlite")]
         StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path).await?)),
         #[cfg(not(feature = "sqlite"))]
         StoreUrl::Sqlite(_) => {
             Err(StoreError::new("open", url, ErrorKind::Unsupported, "built without the feature `sqlite`"))
+        }
+        #[cfg(feature = "redis")]
+        StoreUrl::Redis(place) => {
+            let options = redis::Options { durability };
+            Ok(Arc::new(redis::RedisStore::open(place, options).await?))
+        }
+        #[cfg(not(feature = "redis"))]
+        StoreUrl::Redis(_) => {
+            Err(StoreError::new("open", url, ErrorKind::Unsupported, "built without the feature `redis`"))
         }
     }
 }

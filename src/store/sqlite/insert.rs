@@ -1,14 +1,14 @@
 //! Inserting jobs: idempotent by id, unique by key.
 
 use rusqlite::{OptionalExtension as _, params};
-use uuid::Uuid;
 
-use super::session::{INSERTED, Session, Step, StepError, tid};
+use super::session::{Session, Step, StepError, tid};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::new::{Expiry, Extras};
 use crate::job::{Args, NewJob, State, Unique, When};
-use crate::names::{Kind, Queue, Tier};
+use crate::names::Tier;
+use crate::store::digest::{INSERTED, content_digest};
 use crate::store::{Durability, ErrorKind, Insert, StoreError};
 
 pub(super) fn insert(
@@ -205,11 +205,4 @@ fn remembered(session: &Session, tid: i64, job: &NewJob) -> Step<Option<Insert>>
             Insert::Conflict { id: job.id }
         }
     }))
-}
-
-/// A digest of what an id must agree on; the order of keys does not matter (`serde_json` sorts a value's keys).
-pub(super) fn content_digest(kind: &Kind, queue: &Queue, args: &Args) -> Vec<u8> {
-    let canonical =
-        args.read::<serde_json::Value>().map_or_else(|_| args.as_str().to_owned(), |value| value.to_string());
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{kind}\0{queue}\0{canonical}").as_bytes()).as_bytes().to_vec()
 }

@@ -11,11 +11,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::control::from_json;
 use super::insert::state_from;
 use super::schema::{explain, open_reader};
-use super::session::{COMPLETED, FAILED, INSERTED};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::{Args, JobRecord, Parked, State};
 use crate::names::{Kind, Queue, Release, Tier, WorkerName};
+use crate::store::look::{add, empty, wanted};
 use crate::store::{Census, ErrorKind, MAX_BATCH, Page, PageAsk, QueueCensus, StoreError};
 
 /// Most rows that one page looks at; a page that found less goes on with its token.
@@ -208,16 +208,6 @@ fn page_before(
     })
 }
 
-fn wanted(record: &JobRecord, ask: &PageAsk, now: Timestamp) -> bool {
-    ask.state.is_none_or(|state| record.state == state)
-        && ask.tags.iter().all(|(key, value)| record.extras.tags.get(key) == Some(value))
-        && ask
-            .error
-            .as_ref()
-            .is_none_or(|text| record.last_error().is_some_and(|error| error.contains(text.as_str())))
-        && ask.older_than.is_none_or(|age| now.since(record.enqueued_at) >= age)
-}
-
 pub(super) fn census(conn: &Connection, tier: &Tier, now: Timestamp) -> rusqlite::Result<Census> {
     let Some(tid) = tier_id(conn, tier)? else { return Ok(Census { queues: Vec::new(), now }) };
     let mut queues: BTreeMap<Queue, QueueCensus> = BTreeMap::new();
@@ -237,32 +227,6 @@ pub(super) fn census(conn: &Connection, tier: &Tier, now: Timestamp) -> rusqlite
         entry.oldest_wait = oldest(conn, tid, &entry.queue)?.map(|at| now.since(at));
     }
     Ok(Census { queues: queues.into_values().collect(), now })
-}
-
-fn empty(queue: Queue) -> QueueCensus {
-    QueueCensus {
-        queue,
-        states: State::ALL.into_iter().map(|state| (state, 0)).collect(),
-        kinds: BTreeMap::new(),
-        oldest_wait: None,
-        inserted_total: 0,
-        completed_total: 0,
-        failed_total: 0,
-    }
-}
-
-fn add(entry: &mut QueueCensus, kind: Kind, code: i64, n: u64) {
-    match u8::try_from(code) {
-        Ok(INSERTED) => entry.inserted_total += n,
-        Ok(COMPLETED) => entry.completed_total += n,
-        Ok(FAILED) => entry.failed_total += n,
-        _ => {
-            if let Some(state) = State::from_code(code).filter(|_| n > 0) {
-                *entry.states.entry(state).or_default() += n;
-                *entry.kinds.entry(kind).or_default().entry(state).or_default() += n;
-            }
-        }
-    }
 }
 
 /// Since when the head of a queue's longest-waiting list waits.

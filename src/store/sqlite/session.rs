@@ -12,11 +12,6 @@ use crate::job::State;
 use crate::names::Tier;
 use crate::store::StoreError;
 
-/// Codes in `tally` beyond the states: totals that only rise.
-pub(super) const INSERTED: u8 = 20;
-pub(super) const COMPLETED: u8 = 21;
-pub(super) const FAILED: u8 = 22;
-
 /// Changes of `tally` and of `queue.kept`.
 type Counted = (HashMap<(i64, u8), i64>, HashMap<i64, i64>);
 

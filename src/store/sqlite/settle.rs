@@ -8,13 +8,14 @@ use rusqlite::{OptionalExtension as _, params};
 use super::catalog::actor_of;
 use super::insert::to_json;
 use super::lease::{Held, Lease, pack};
-use super::session::{COMPLETED, FAILED, Session, Step, tid};
+use super::session::{Session, Step, tid};
 use super::trim;
 use crate::clock::Timestamp;
 use crate::ids::Nonce;
 use crate::job::record::{Attempt, remember};
 use crate::job::{Parked, State};
 use crate::names::{Tier, WorkerName};
+use crate::store::digest::{COMPLETED, FAILED};
 use crate::store::{KEEP_COMPLETED_PER_QUEUE, Presence, Settle, Settled, Verdict};
 
 pub(super) fn settle(session: &mut Session, tier: &Tier, items: &[Settle]) -> Step<Vec<Settled>> {

@@ -7,12 +7,13 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::catalog::actor_of;
 use super::lease::{Held, Lease};
-use super::session::{COMPLETED, Session, Step, tid};
+use super::session::{Session, Step, tid};
 use super::settle::{end_waiting, history_with, to_ready};
 use super::trim;
 use crate::clock::Timestamp;
 use crate::job::State;
 use crate::job::record::Attempt;
+use crate::store::digest::COMPLETED;
 use crate::store::{MAX_BATCH, MAX_CRASHES, SweepAsk, Swept};
 
 pub(super) fn sweep(session: &mut Session, ask: &SweepAsk) -> Step<Swept> {

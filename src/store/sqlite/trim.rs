@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::insert::content_digest;
 use super::lease::{Held, pack, unpack};
 use super::session::{Session, Step};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::new::Extras;
 use crate::job::{Args, State};
+use crate::store::digest::content_digest;
 use crate::store::{KEEP_COMPLETED, KEEP_DEAD, KEEP_KEYS, MAX_BATCH};
 
 /// Deletes up to `want` of the completed jobs of a queue, oldest first, and no more than `most`.

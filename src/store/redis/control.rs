@@ -1,0 +1,259 @@
+//! The control plane: the activation, versioned records, the ledger, and workers' presence.
+
+use std::time::Duration;
+
+use deadpool_redis::redis;
+use serde::{Deserialize, Serialize};
+
+use super::link::{Args, Lane};
+use super::record::{read_entry, read_presence, read_versioned};
+use super::scripts::Script;
+use super::value::{Values, damaged, int, strange};
+use super::{RedisStore, prefix};
+use crate::activation::{Activation, Mode, WorkerState};
+use crate::clock::Timestamp;
+use crate::ids::Nonce;
+use crate::names::Tier;
+use crate::store::{
+    Actor, Beat, ErrorKind, Flip, Flipped, LedgerEntry, Presence, Put, Record, Seen, Space, StoreError, Swept,
+};
+
+/// How long a lease that was taken over may stay with whoever gives its jobs back.
+const TAKEN_OVER: Duration = Duration::from_secs(15);
+
+/// A line of the ledger, as it is stored; its time comes from the script, its number from its place.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    event: String,
+    by: Actor,
+    detail: String,
+}
+
+impl RedisStore {
+    fn json<T: Serialize>(&self, op: &'static str, value: &T) -> Result<String, StoreError> {
+        serde_json::to_string(value)
+            .map_err(|error| self.link.error(op, ErrorKind::Refused, format!("not JSON: {error}")))
+    }
+
+    /// The activation of a tier. A body that cannot be read is damage, not "none".
+    pub(super) fn activation_from(&self, body: &Option<Vec<u8>>) -> Result<Option<Activation>, StoreError> {
+        let read = |body: &Vec<u8>| {
+            serde_json::from_slice(body)
+                .map_err(|error| self.link.error("read the activation", ErrorKind::Corrupt, error))
+        };
+        body.as_ref().map(read).transpose()
+    }
+
+    pub(super) async fn read_activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
+        let mut ask = redis::cmd("HGET");
+        ask.arg(format!("{}activation", prefix(tier))).arg("body");
+        match self.link.command("read the activation", Lane::Rest, &ask).await? {
+            redis::Value::BulkString(body) => self.activation_from(&Some(body)),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) async fn flip_tier(
+        &self,
+        tier: &Tier,
+        expect: Option<u64>,
+        next: &Flip,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
+        let current = self.read_activation(tier).await?;
+        if current.as_ref().map(|current| current.generation) != expect {
+            return Ok(Flipped::Raced(current));
+        }
+        let now = self.try_write(tier).await?;
+        let provisional = next.mode == Mode::Provisional;
+        let to = Activation {
+            generation: expect.unwrap_or(0) + 1,
+            release: next.release.clone(),
+            mode: next.mode,
+            confirm_by: next.confirm_within.filter(|_| provisional).map(|within| now.plus(within)),
+            fallback: next.fallback.clone().filter(|_| provisional),
+            deploy: next.deploy.clone(),
+            since: now,
+        };
+        self.install(tier, current.as_ref(), &to, by, "activation.flipped").await
+    }
+
+    /// Installs an activation if the generation is still that of `from`, and records it.
+    pub(super) async fn install(
+        &self,
+        tier: &Tier,
+        from: Option<&Activation>,
+        to: &Activation,
+        by: &Actor,
+        event: &str,
+    ) -> Result<Flipped, StoreError> {
+        let op = Script::Flip.op();
+        let detail = serde_json::json!({ "from": from, "to": to }).to_string();
+        let line = Line { event: event.to_owned(), by: by.clone(), detail };
+        let args = Args::new()
+            .arg(from.map_or(String::new(), |from| from.generation.to_string()))
+            .arg(self.json(op, to)?)
+            .arg(to.release.as_str())
+            .number(to.generation)
+            .arg(to.confirm_by.map_or(String::new(), |at| at.ms().to_string()))
+            .arg(to.fallback.as_ref().map_or("", |release| release.as_str()))
+            .arg(self.json(op, &line)?);
+        let answer = self.link.script(Script::Flip, &prefix(tier), Lane::Rest, args).await?;
+        let mut values = Values::of(answer, op, self.link.place())?;
+        if values.int()? == 1 {
+            return Ok(Flipped::Now(to.clone()));
+        }
+        Ok(Flipped::Raced(self.activation_from(&values.bytes()?)?))
+    }
+
+    pub(super) async fn append_entry(
+        &self,
+        tier: &Tier,
+        event: &str,
+        by: &Actor,
+        detail: &str,
+    ) -> Result<u64, StoreError> {
+        let op = Script::Append.op();
+        let line = Line { event: event.to_owned(), by: by.clone(), detail: detail.to_owned() };
+        let args = Args::new().arg(self.json(op, &line)?);
+        let answer = self.link.script(Script::Append, &prefix(tier), Lane::Rest, args).await?;
+        int(&answer).and_then(|seq| u64::try_from(seq).ok()).ok_or_else(|| strange(op, self.link.place()))
+    }
+
+    pub(super) async fn read_ledger(
+        &self,
+        tier: &Tier,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LedgerEntry>, StoreError> {
+        let (op, place) = ("read the ledger", self.link.place());
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut ask = redis::cmd("LRANGE");
+        ask.arg(format!("{}ledger", prefix(tier))).arg(after).arg(after.saturating_add(limit as u64 - 1));
+        let lines = Values::of(self.link.command(op, Lane::Rest, &ask).await?, op, place)?.all()?;
+        let mut entries = Vec::with_capacity(lines.len());
+        for (seq, bytes) in (after + 1..).zip(lines) {
+            let (at, line) = read_entry(&bytes).map_err(|error| damaged(op, place, &error))?;
+            let line: Line =
+                serde_json::from_slice(line).map_err(|error| self.link.error(op, ErrorKind::Corrupt, error))?;
+            entries.push(LedgerEntry { seq, at, event: line.event, by: line.by, detail: line.detail });
+        }
+        Ok(entries)
+    }
+
+    pub(super) async fn read_records(
+        &self,
+        tier: &Tier,
+        space: Space,
+        after: Option<&str>,
+        limit: usize,
+        only: Option<&str>,
+    ) -> Result<Vec<Record>, StoreError> {
+        let (op, place) = (Script::Records.op(), self.link.place());
+        let mut args = Args::new().arg(space.as_str()).arg(after.unwrap_or_default()).number(limit);
+        only.into_iter().for_each(|key| args.push(key));
+        let answer = self.link.script(Script::Records, &prefix(tier), Lane::Rest, args).await?;
+        let mut values = Values::of(answer, op, place)?;
+        values.time()?;
+        let mut found = Vec::new();
+        while values.left() > 1 {
+            let (key, bytes) = (values.text()?.unwrap_or_default(), values.bytes()?.unwrap_or_default());
+            found.push(self.versioned(op, key, &bytes)?);
+        }
+        Ok(found)
+    }
+
+    fn versioned(&self, op: &'static str, key: String, bytes: &[u8]) -> Result<Record, StoreError> {
+        let (version, at, value) = read_versioned(bytes).map_err(|error| damaged(op, self.link.place(), &error))?;
+        Ok(Record { key, version, value, at })
+    }
+
+    pub(super) async fn put_record(
+        &self,
+        tier: &Tier,
+        space: Space,
+        key: &str,
+        expect: u64,
+        value: &str,
+        keep: Option<Duration>,
+    ) -> Result<Put, StoreError> {
+        let op = Script::Put.op();
+        let args = Args::new()
+            .arg(space.as_str())
+            .arg(key)
+            .number(expect)
+            .arg(value)
+            .arg(keep.map_or(String::new(), |keep| keep.as_millis().to_string()));
+        let answer = self.link.script(Script::Put, &prefix(tier), Lane::Rest, args).await?;
+        let mut values = Values::of(answer, op, self.link.place())?;
+        if values.int()? == 1 {
+            return Ok(Put::Done(u64::try_from(values.int()?).unwrap_or_default()));
+        }
+        let there = values.bytes()?.map(|bytes| self.versioned(op, key.to_owned(), &bytes)).transpose()?;
+        Ok(Put::Raced(there))
+    }
+
+    pub(super) async fn say(&self, tier: &Tier, presence: &Presence) -> Result<Beat, StoreError> {
+        let op = Script::Beat.op();
+        let args = Args::new()
+            .arg(presence.worker.as_str())
+            .arg(*presence.incarnation.as_bytes())
+            .arg(presence.state.as_str())
+            .arg(self.json(op, presence)?);
+        let answer = self.link.script(Script::Beat, &prefix(tier), Lane::Beat, args).await?;
+        let mut values = Values::of(answer, op, self.link.place())?;
+        match values.int()? {
+            2 => Ok(Beat::Superseded),
+            known => {
+                let now = values.time()?;
+                if known == 1 && presence.state == WorkerState::Starting {
+                    self.take_over(tier, presence).await?;
+                }
+                Ok(Beat::Ok { now })
+            }
+        }
+    }
+
+    /// The process that had this name is gone: what it held is rescued now, not when its leases run out.
+    async fn take_over(&self, tier: &Tier, presence: &Presence) -> Result<(), StoreError> {
+        for (nonce, lease) in self.leases(tier).await? {
+            if lease.worker.as_ref() != Some(&presence.worker) || lease.incarnation == presence.incarnation {
+                continue;
+            }
+            let Ok(nonce) = <[u8; 16]>::try_from(nonce.as_slice()) else { continue };
+            let mut swept = Swept::default();
+            if let Some((seized, lease)) = self.seize(tier, Nonce::from_bytes(nonce), TAKEN_OVER, false, &mut swept).await? {
+                self.rescue(tier, seized, lease, &mut swept).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn read_workers(&self, tier: &Tier) -> Result<Vec<Seen>, StoreError> {
+        let (op, place) = ("list workers", self.link.place());
+        let now = self.now(op).await?;
+        let mut ask = redis::cmd("HVALS");
+        ask.arg(format!("{}workers", prefix(tier)));
+        let bodies = Values::of(self.link.command(op, Lane::Rest, &ask).await?, op, place)?.all()?;
+        let mut seen = Vec::with_capacity(bodies.len());
+        for bytes in bodies {
+            let (incarnation, at, since, body) = read_presence(&bytes).map_err(|error| damaged(op, place, &error))?;
+            let mut presence: Presence =
+                serde_json::from_slice(body).map_err(|error| self.link.error(op, ErrorKind::Corrupt, error))?;
+            presence.incarnation = incarnation;
+            seen.push(Seen { presence, at, age: now.since(at), since });
+        }
+        seen.sort_by(|a, b| a.presence.worker.cmp(&b.presence.worker));
+        Ok(seen)
+    }
+
+    /// The store's time.
+    async fn now(&self, op: &'static str) -> Result<Timestamp, StoreError> {
+        let answer = self.link.command(op, Lane::Rest, &redis::cmd("TIME")).await?;
+        let mut values = Values::of(answer, op, self.link.place())?;
+        let (secs, micros) = (values.int()?, values.int()?);
+        Ok(Timestamp::from_ms(secs * 1_000 + micros / 1_000))
+    }
+}

@@ -1,0 +1,208 @@
+//! What the server is and how it is set: what an insert survives there, and what would put jobs at risk. Read from the server itself,
+//! at the start and now and then, since settings change while it runs.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use deadpool_redis::redis;
+
+use super::Options;
+use super::link::{Lane, Link};
+use crate::clock::instant;
+use crate::store::{About, Durability, ErrorKind, StoreError};
+
+/// Older servers lack what the scripts need (`#!lua` flags).
+const LEAST: (u32, u32) = (7, 0);
+/// How often the settings are read again.
+const EVERY: Duration = Duration::from_secs(4);
+
+#[derive(Debug)]
+pub(super) struct Server {
+    options: Options,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    facts: Facts,
+    /// Why nobody may work on it.
+    unsafe_because: Option<(String, String)>,
+    read_at: Option<Instant>,
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Facts {
+    version: String,
+    valkey: bool,
+    role: String,
+    replicas: u32,
+    cluster: bool,
+    /// `None`: it may not be asked.
+    policy: Option<String>,
+    appendonly: bool,
+    appendfsync: Option<String>,
+}
+
+impl Facts {
+    fn durability(&self) -> Durability {
+        // With `always` the reply waits for the disk. Anything else lost acknowledged jobs in a power cut.
+        if self.appendonly && self.appendfsync.as_deref() == Some("always") { Durability::Disk } else { Durability::Memory }
+    }
+
+    fn persistence(&self) -> String {
+        match (self.appendonly, &self.appendfsync) {
+            (false, _) => "no AOF".into(),
+            (true, Some(fsync)) => format!("AOF {fsync}"),
+            (true, None) => "AOF, fsync unknown (CONFIG is not allowed)".into(),
+        }
+    }
+
+    /// What puts jobs at risk, and the way out: setting, value, wanted value.
+    fn risk(&self, options: Options) -> Option<(ErrorKind, String, String)> {
+        let version = self.version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>();
+        let (major, minor) = (version.first().copied().unwrap_or(0), version.get(1).copied().unwrap_or(0));
+        if !self.version.is_empty() && (major, minor) < LEAST {
+            return Some((
+                ErrorKind::Unsupported,
+                format!("`redis_version` is {}, {}.{} or later is needed", self.version, LEAST.0, LEAST.1),
+                "upgrade Redis, or use Valkey".into(),
+            ));
+        }
+        if self.cluster {
+            return Some((
+                ErrorKind::Unsupported,
+                "`cluster-enabled` is yes, and this version reaches single servers only".into(),
+                "name a server that is no member of a cluster".into(),
+            ));
+        }
+        if !matches!(self.role.as_str(), "" | "master") {
+            return Some((
+                ErrorKind::ReadOnly,
+                format!("`role` is {}, a master is needed", self.role),
+                "name the master; after a failover everything resumes by itself".into(),
+            ));
+        }
+        if let Some(policy) = self.policy.as_deref().filter(|policy| *policy != "noeviction") {
+            return Some((
+                ErrorKind::Unsafe,
+                format!("`maxmemory-policy` is {policy}, noeviction is needed: Redis would drop jobs that it acknowledged"),
+                "CONFIG SET maxmemory-policy noeviction, and set it in redis.conf".into(),
+            ));
+        }
+        match options.durability {
+            Some(Durability::Disk) if self.durability() != Durability::Disk => Some((
+                ErrorKind::Unsafe,
+                format!(
+                    "`store.durability` asks for disk, but {}",
+                    match (self.appendonly, &self.appendfsync) {
+                        (false, _) => "`appendonly` is no, yes is needed".to_owned(),
+                        (true, fsync) => format!(
+                            "`appendfsync` is {}, always is needed",
+                            fsync.as_deref().unwrap_or("unknown (CONFIG is not allowed)")
+                        ),
+                    }
+                ),
+                "CONFIG SET appendonly yes, CONFIG SET appendfsync always, and set both in redis.conf; or ask for less".into(),
+            )),
+            Some(Durability::Replica(wanted)) if self.replicas < wanted => Some((
+                ErrorKind::Unsafe,
+                format!("`store.durability` asks for {wanted} replicas, `connected_slaves` is {}", self.replicas),
+                "attach the replicas, or ask for less".into(),
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn new(options: Options) -> Self {
+        let known = Known { facts: Facts::default(), unsafe_because: None, read_at: None };
+        Self { options, known: Mutex::new(known) }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wanted(&self) -> Option<Durability> {
+        self.options.durability
+    }
+
+    /// What an insert survives there, replicas apart.
+    pub(super) fn durability(&self) -> Durability {
+        self.known().facts.durability()
+    }
+
+    pub(super) fn about(&self, place: &str) -> About {
+        let facts = self.known().facts.clone();
+        let durability = match self.options.durability {
+            Some(Durability::Replica(n)) if facts.replicas >= n => Durability::Replica(n),
+            _ => facts.durability(),
+        };
+        let name = if facts.valkey { "valkey" } else { "redis" };
+        let detail = format!("{name} {}, {}, {} replicas", facts.version, facts.persistence(), facts.replicas);
+        About { engine: "redis", location: place.to_owned(), detail, durability }
+    }
+
+    /// Reads the settings and judges them.
+    pub(super) async fn judge(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
+        let facts = read(link, op).await?;
+        let risk = facts.risk(self.options);
+        let mut known = self.known();
+        known.facts = facts;
+        known.read_at = Some(instant());
+        known.unsafe_because =
+            risk.as_ref().filter(|(kind, ..)| *kind == ErrorKind::Unsafe).map(|(_, why, hint)| (why.clone(), hint.clone()));
+        drop(known);
+        match risk {
+            None => Ok(()),
+            Some((kind, why, hint)) => Err(link.error(op, kind, why).hint(hint)),
+        }
+    }
+
+    /// The same, unless it was done a moment ago.
+    pub(super) async fn judge_now_and_then(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
+        let due = self.known().read_at.is_none_or(|at| at.elapsed() >= EVERY);
+        if due { self.judge(link, op).await } else { self.must_be_safe(link.place()) }
+    }
+
+    /// No job is taken from a server that may drop it.
+    pub(super) fn must_be_safe(&self, place: &str) -> Result<(), StoreError> {
+        match &self.known().unsafe_because {
+            None => Ok(()),
+            Some((why, hint)) => Err(StoreError::new("use", place, ErrorKind::Unsafe, why).hint(hint.clone())),
+        }
+    }
+}
+
+async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
+    let info = link.command(op, Lane::Beat, &redis::cmd("INFO")).await?;
+    let text = match info {
+        redis::Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        redis::Value::VerbatimString { text, .. } => text,
+        _ => return Err(super::value::strange(op, link.place())),
+    };
+    let field = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned()
+    };
+    let mut facts = Facts {
+        version: field("redis_version"),
+        valkey: field("server_name") == "valkey",
+        role: field("role"),
+        replicas: field("connected_slaves").parse().unwrap_or(0),
+        cluster: field("cluster_enabled") == "1",
+        appendonly: field("aof_enabled") == "1",
+        policy: Some(field("maxmemory_policy")).filter(|policy| !policy.is_empty()),
+        appendfsync: None,
+    };
+    // Managed servers do not allow CONFIG. Then the fsync policy is unknown, and counts as the worse one.
+    let mut ask = redis::cmd("CONFIG");
+    ask.arg("GET").arg("appendfsync");
+    if let Ok(redis::Value::Array(values)) = link.command(op, Lane::Beat, &ask).await
+        && let Some(redis::Value::BulkString(fsync)) = values.into_iter().nth(1)
+    {
+        facts.appendfsync = String::from_utf8(fsync).ok();
+    }
+    Ok(facts)
+}

@@ -16,5 +16,6 @@ mod cli;
 mod floors;
 mod handlers;
 mod http;
+mod redis;
 mod store;
 mod worker;

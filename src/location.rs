@@ -48,9 +48,12 @@ impl RedisUrl {
     }
 
     fn parse(text: &str) -> Result<Self, &'static str> {
-        let rest = text.strip_prefix("redis://").ok_or("expected `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`")?;
+        let rest =
+            text.strip_prefix("redis://").ok_or("expected `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`")?;
         if rest.contains(['?', '#']) {
-            return Err("Redis URLs take no parameters here: a password that has `?`, `#`, `/` or `@` in it belongs into `store.password_file`");
+            return Err(
+                "Redis URLs take no parameters here: a password that has `?`, `#`, `/` or `@` in it belongs into `store.password_file`",
+            );
         }
         let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
         let (address, db) = place.split_once('/').unwrap_or((place, ""));
@@ -152,7 +155,9 @@ impl FromStr for StoreUrl {
             }
             Some("redis") => return RedisUrl::parse(text).map(Self::Redis).map_err(bad),
             Some("rediss" | "redis+sentinel" | "redis+cluster") => {
-                return Err(bad("this version reaches single servers without TLS only: use `redis://HOST:PORT/DB`"));
+                return Err(bad(
+                    "this version reaches single servers without TLS only: use `redis://HOST:PORT/DB`",
+                ));
             }
             _ if Path::new(text).extension().is_some_and(|ext| ext == "db") => text,
             _ => return Err(bad("expected `sqlite:PATH` or `redis://HOST:PORT/DB`")),

@@ -66,7 +66,11 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         matches!(
             self.kind,
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Full | ErrorKind::ReadOnly | ErrorKind::Unsafe
+            ErrorKind::Unavailable
+                | ErrorKind::Timeout
+                | ErrorKind::Full
+                | ErrorKind::ReadOnly
+                | ErrorKind::Unsafe
         )
     }
 }

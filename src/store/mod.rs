@@ -184,7 +184,10 @@ pub async fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, StoreError> {
 ///
 /// # Errors
 /// As [`open`], and when the store's settings promise less.
-pub async fn open_wanting(url: &StoreUrl, durability: Option<Durability>) -> Result<Arc<dyn Store>, StoreError> {
+pub async fn open_wanting(
+    url: &StoreUrl,
+    durability: Option<Durability>,
+) -> Result<Arc<dyn Store>, StoreError> {
     match url {
         #[cfg(feature = "sqlite")]
         StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path).await?)),

@@ -13,6 +13,8 @@ use sluicegate::store::observed::Observed;
 use sluicegate::store::sqlite::{Options, SqliteStore};
 use sluicegate::store::*;
 
+use crate::redis::server::Server;
+
 /// One engine, or one wrapper around one, as the suite sees it.
 #[async_trait]
 pub(crate) trait Harness: Send + Sync {
@@ -56,6 +58,32 @@ impl Harness for Sqlite {
     fn patience(&self) -> Duration {
         Duration::MAX
     }
+}
+
+/// A Redis server of its own, whose clock is moved by hand.
+pub(crate) struct Redis(Server);
+
+#[async_trait]
+impl Harness for Redis {
+    async fn fresh() -> Self {
+        Self(Server::start())
+    }
+    async fn client(&self) -> Arc<dyn Store> {
+        open(&self.0.url()).await
+    }
+    async fn pass(&self, time: Duration) {
+        self.0.pass(time);
+    }
+    fn unit(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+    fn patience(&self) -> Duration {
+        Duration::MAX
+    }
+}
+
+pub(crate) async fn open(url: &str) -> Arc<dyn Store> {
+    sluicegate::store::open(&url.parse().expect("a URL")).await.expect("a store")
 }
 
 /// Any engine, measured.

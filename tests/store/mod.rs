@@ -165,3 +165,5 @@ macro_rules! conformance {
 
 conformance!(sqlite: Sqlite);
 conformance!(observed_sqlite: Measured<Sqlite>);
+conformance!(redis: Redis);
+conformance!(observed_redis: Measured<Redis>);

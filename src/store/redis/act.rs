@@ -100,8 +100,16 @@ impl RedisStore {
         Err(self.contended("change jobs"))
     }
 
-    async fn step(&self, tier: &Tier, sight: &Sight, action: Action, now: Timestamp) -> Result<Step, StoreError> {
-        let (Some(job), Some(state)) = (sight.job(), sight.state()) else { return Ok(Step::Answer(Acted::NotFound)) };
+    async fn step(
+        &self,
+        tier: &Tier,
+        sight: &Sight,
+        action: Action,
+        now: Timestamp,
+    ) -> Result<Step, StoreError> {
+        let (Some(job), Some(state)) = (sight.job(), sight.state()) else {
+            return Ok(Step::Answer(Acted::NotFound));
+        };
         let refused = Ok(Step::Answer(Acted::Refused(state)));
         match action {
             Action::Retry => self.retry(tier, sight, job, state, now).await,
@@ -110,10 +118,12 @@ impl RedisStore {
             Action::Cancel => {
                 let Ok(to) = next(state, Event::Cancel) else { return refused };
                 let mut story = job.story();
-                let source = if state == State::Available { Source::Available } else { elsewhere(job.sid, &story) };
+                let source =
+                    if state == State::Available { Source::Available } else { elsewhere(job.sid, &story) };
                 end_waiting(&mut story, to, now);
                 let one = Move::new(sight, &story, source, Target::Final, state, None, now);
-                Ok(one.map_or(Step::Answer(Acted::NotFound), |one| Step::Move(Box::new(one), Acted::Done(to))))
+                Ok(one
+                    .map_or(Step::Answer(Acted::NotFound), |one| Step::Move(Box::new(one), Acted::Done(to))))
             }
         }
     }
@@ -143,7 +153,8 @@ impl RedisStore {
                 }
             }
             // A fresh set of attempts; and whoever wants it now does not want it expired again.
-            (story.failures, story.crashes, story.crash_mark) = (0, 0, None);
+            (story.failures, story.crashes) = (0, 0);
+            (story.crash_mark, story.charged_at) = (None, None);
             let mut without = job.clone();
             without.expires_at = None;
             fresh = Some(without);
@@ -167,7 +178,8 @@ impl RedisStore {
 
     /// A write that changes nothing, and the time.
     pub(super) async fn try_write(&self, tier: &Tier) -> Result<Timestamp, StoreError> {
-        let answer: redis::Value = self.link.script(Script::Probe, &prefix(tier), Lane::Beat, Args::new()).await?;
+        let answer: redis::Value =
+            self.link.script(Script::Probe, &prefix(tier), Lane::Beat, Args::new()).await?;
         let now = super::value::int(&answer).ok_or_else(|| strange("probe", self.link.place()))?;
         Ok(Timestamp::from_ms(now))
     }

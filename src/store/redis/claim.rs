@@ -33,7 +33,11 @@ impl RedisStore {
                     self.revert(ask, now, self.activation_from(&body)?).await?;
                 }
                 _ => {
-                    return Err(self.link.error("claim", ErrorKind::Refused, "a lease with this nonce exists already"));
+                    return Err(self.link.error(
+                        "claim",
+                        ErrorKind::Refused,
+                        "a lease with this nonce exists already",
+                    ));
                 }
             }
         }
@@ -60,12 +64,20 @@ impl RedisStore {
     }
 
     /// The dead-man: this poll proves that the fallback lives. Whoever is second finds it done.
-    async fn revert(&self, ask: &ClaimAsk, now: Timestamp, from: Option<Activation>) -> Result<(), StoreError> {
+    async fn revert(
+        &self,
+        ask: &ClaimAsk,
+        now: Timestamp,
+        from: Option<Activation>,
+    ) -> Result<(), StoreError> {
         let Some(from) = from else { return Ok(()) };
         if let Decision::Revert { to } = decide(&from, &ask.release, ask.generation, now) {
             let by = Actor {
                 who: format!("worker/{}", ask.worker),
-                reason: Some(format!("generation {} ({}) was not confirmed in time", from.generation, from.release)),
+                reason: Some(format!(
+                    "generation {} ({}) was not confirmed in time",
+                    from.generation, from.release
+                )),
             };
             self.install(&ask.tier, Some(&from), &to, &by, "activation.reverted").await?;
         }
@@ -132,7 +144,15 @@ impl RedisStore {
             end_waiting(&mut story, State::Expired, now);
             let found = Some(Found::Job(Box::new(job)));
             let sight = Sight { id, found, completed: None, stands: false, wish: false };
-            moves.extend(Move::new(&sight, &story, Source::Held(nonce, None), Target::Final, State::Running, None, now));
+            moves.extend(Move::new(
+                &sight,
+                &story,
+                Source::Held(nonce, None),
+                Target::Final,
+                State::Running,
+                None,
+                now,
+            ));
         }
         self.commit(tier, moves).await?;
         Ok(())

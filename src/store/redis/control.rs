@@ -136,8 +136,8 @@ impl RedisStore {
         let mut entries = Vec::with_capacity(lines.len());
         for (seq, bytes) in (after + 1..).zip(lines) {
             let (at, line) = read_entry(&bytes).map_err(|error| damaged(op, place, &error))?;
-            let line: Line =
-                serde_json::from_slice(line).map_err(|error| self.link.error(op, ErrorKind::Corrupt, error))?;
+            let line: Line = serde_json::from_slice(line)
+                .map_err(|error| self.link.error(op, ErrorKind::Corrupt, error))?;
             entries.push(LedgerEntry { seq, at, event: line.event, by: line.by, detail: line.detail });
         }
         Ok(entries)
@@ -166,7 +166,8 @@ impl RedisStore {
     }
 
     fn versioned(&self, op: &'static str, key: String, bytes: &[u8]) -> Result<Record, StoreError> {
-        let (version, at, value) = read_versioned(bytes).map_err(|error| damaged(op, self.link.place(), &error))?;
+        let (version, at, value) =
+            read_versioned(bytes).map_err(|error| damaged(op, self.link.place(), &error))?;
         Ok(Record { key, version, value, at })
     }
 
@@ -224,7 +225,9 @@ impl RedisStore {
             }
             let Ok(nonce) = <[u8; 16]>::try_from(nonce.as_slice()) else { continue };
             let mut swept = Swept::default();
-            if let Some((seized, lease)) = self.seize(tier, Nonce::from_bytes(nonce), TAKEN_OVER, false, &mut swept).await? {
+            if let Some((seized, lease)) =
+                self.seize(tier, Nonce::from_bytes(nonce), TAKEN_OVER, false, &mut swept).await?
+            {
                 self.rescue(tier, seized, lease, &mut swept).await?;
             }
         }
@@ -239,9 +242,10 @@ impl RedisStore {
         let bodies = Values::of(self.link.command(op, Lane::Rest, &ask).await?, op, place)?.all()?;
         let mut seen = Vec::with_capacity(bodies.len());
         for bytes in bodies {
-            let (incarnation, at, since, body) = read_presence(&bytes).map_err(|error| damaged(op, place, &error))?;
-            let mut presence: Presence =
-                serde_json::from_slice(body).map_err(|error| self.link.error(op, ErrorKind::Corrupt, error))?;
+            let (incarnation, at, since, body) =
+                read_presence(&bytes).map_err(|error| damaged(op, place, &error))?;
+            let mut presence: Presence = serde_json::from_slice(body)
+                .map_err(|error| self.link.error(op, ErrorKind::Corrupt, error))?;
             presence.incarnation = incarnation;
             seen.push(Seen { presence, at, age: now.since(at), since });
         }

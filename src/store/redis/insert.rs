@@ -61,7 +61,8 @@ impl RedisStore {
             let (mut ids, mut keys) = (HashSet::with_capacity(todo.len()), HashSet::new());
             let (round, later): (Vec<usize>, Vec<usize>) = todo.into_iter().partition(|&at| {
                 jobs.get(at).is_some_and(|job| {
-                    ids.insert(job.id) && job.extras.unique.as_ref().is_none_or(|unique| keys.insert(&unique.key))
+                    ids.insert(job.id)
+                        && job.extras.unique.as_ref().is_none_or(|unique| keys.insert(&unique.key))
                 })
             });
             self.round(tier, jobs, round, &mut answers).await?;
@@ -92,7 +93,8 @@ impl RedisStore {
                     let states = values.bytes()?.unwrap_or_default();
                     let durability = self.settled_durability().await?;
                     for (n, (at, job)) in round.iter().zip(batch).enumerate() {
-                        let waits = due.iter().position(|d| *d == n).and_then(|d| states.get(d)) == Some(&b'2');
+                        let waits =
+                            due.iter().position(|d| *d == n).and_then(|d| states.get(d)) == Some(&b'2');
                         let state = if waits { State::Scheduled } else { State::Available };
                         if let Some(answer) = answers.get_mut(*at) {
                             *answer = Some(Insert::Stored { id: job.id, state, durability });
@@ -106,10 +108,13 @@ impl RedisStore {
                         let n = usize::try_from(values.int()?).unwrap_or(usize::MAX);
                         let (record, completed) = (values.bytes()?, values.bytes()?);
                         let stands = values.bytes()?.is_some_and(|list| !list.is_empty());
-                        let (Some(at), Some(job), Some(record)) = (round.get(n), batch.get(n), record) else { continue };
+                        let (Some(at), Some(job), Some(record)) = (round.get(n), batch.get(n), record) else {
+                            continue;
+                        };
                         let wrong = |error| damaged("insert", self.link.place(), &error);
                         let found = read(&record).map_err(wrong)?;
-                        let completed = completed.map(|bytes| Completed::read(&bytes)).transpose().map_err(wrong)?;
+                        let completed =
+                            completed.map(|bytes| Completed::read(&bytes)).transpose().map_err(wrong)?;
                         let sight = Sight { id: job.id, found: Some(found), completed, stands, wish: false };
                         let answer = self.existing(tier, job, &sight).await?;
                         if let Some(slot) = answers.get_mut(*at) {
@@ -137,7 +142,8 @@ impl RedisStore {
             Some((_, _, n)) => *n += 1,
             None => counts.push((sid, code, 1)),
         };
-        let (mut ids, mut bodies, mut waits) = (Vec::with_capacity(batch.len() * 16), Vec::with_capacity(batch.len()), Vec::new());
+        let (mut ids, mut bodies, mut waits) =
+            (Vec::with_capacity(batch.len() * 16), Vec::with_capacity(batch.len()), Vec::new());
         for (n, job) in batch.iter().enumerate() {
             let sid = self.number(tier, &job.queue, &job.kind).await?;
             ids.extend_from_slice(job.id.as_bytes());
@@ -171,7 +177,8 @@ impl RedisStore {
             })
             .collect();
         let identity = String::from_utf8(self.streams.identity(tier)).unwrap_or_default();
-        let runs: Vec<_> = runs.iter().map(|run| json!([run.part, run.priority, run.first, run.count, run.sid])).collect();
+        let runs: Vec<_> =
+            runs.iter().map(|run| json!([run.part, run.priority, run.first, run.count, run.sid])).collect();
         let plan = json!({
             "runs": runs, "counts": counts, "due": due, "expiry": expiry, "unique": keys, "identity": identity,
         });
@@ -184,7 +191,9 @@ impl RedisStore {
     /// What an insert that was just done survives. Fewer replicas than were asked for is no success: the job is there, and
     /// nobody knows for how long.
     async fn settled_durability(&self) -> Result<Durability, StoreError> {
-        let Some(Durability::Replica(wanted)) = self.server.wanted() else { return Ok(self.server.durability()) };
+        let Some(Durability::Replica(wanted)) = self.server.wanted() else {
+            return Ok(self.server.durability());
+        };
         let mut wait = redis::cmd("WAIT");
         wait.arg(wanted).arg(1_000);
         let answer = self.link.command("insert", Lane::In, &wait).await?;
@@ -193,7 +202,10 @@ impl RedisStore {
             return Ok(Durability::Replica(u32::try_from(got).unwrap_or(wanted)));
         }
         let detail = format!("stored, but only {got} of {wanted} replicas have it after 1 s");
-        Err(self.link.error("insert", ErrorKind::Timeout, detail).hint("look at the replicas, or ask for less with `store.durability`"))
+        Err(self
+            .link
+            .error("insert", ErrorKind::Timeout, detail)
+            .hint("look at the replicas, or ask for less with `store.durability`"))
     }
 
     /// The answer of the job that has the id already.
@@ -201,11 +213,13 @@ impl RedisStore {
         let id = job.id;
         Ok(match &sight.found {
             None => None,
-            Some(Found::Remembered(digest)) => Some(if content_digest(&job.kind, &job.queue, &job.args) == *digest {
-                Insert::Existing { id, state: State::Completed }
-            } else {
-                Insert::Conflict { id }
-            }),
+            Some(Found::Remembered(digest)) => {
+                Some(if content_digest(&job.kind, &job.queue, &job.args) == *digest {
+                    Insert::Existing { id, state: State::Completed }
+                } else {
+                    Insert::Conflict { id }
+                })
+            }
             Some(Found::Job(stored)) => {
                 let (queue, kind) = self.stream(tier, stored.sid).await?;
                 Some(if job.same_content(&kind, &queue, &stored.args) {
@@ -241,7 +255,8 @@ impl RedisStore {
         let own = self.look(tier, None, &own).await?;
         let names: Vec<&str> = with.iter().map(|(_, _, unique)| unique.key.as_str()).collect();
         let texts = self.fields("insert", format!("{}unique", prefix(tier)), &names).await?;
-        let holders: Vec<Option<Holder>> = texts.iter().map(|text| text.as_deref().and_then(holder)).collect();
+        let holders: Vec<Option<Holder>> =
+            texts.iter().map(|text| text.as_deref().and_then(holder)).collect();
         let living: Vec<JobId> = holders
             .iter()
             .filter_map(|holder| match holder {
@@ -262,9 +277,11 @@ impl RedisStore {
                     Some(Some(Holder::Gone(holder, state, until))) if *until > seen.now => {
                         Some(Insert::Held { holder: *holder, state: *state })
                     }
-                    Some(Some(Holder::Job(holder))) => {
-                        seen.sights.iter().find(|sight| sight.id == *holder).and_then(|sight| held_by(sight, unique, seen.now))
-                    }
+                    Some(Some(Holder::Job(holder))) => seen
+                        .sights
+                        .iter()
+                        .find(|sight| sight.id == *holder)
+                        .and_then(|sight| held_by(sight, unique, seen.now)),
                     _ => None,
                 };
             }
@@ -280,7 +297,8 @@ impl RedisStore {
             }
         }
         let left = round.iter().filter(|at| answers.get(**at).is_some_and(Option::is_none)).enumerate();
-        let texts: Vec<(usize, String)> = with.iter().map(|(at, ..)| *at).zip(texts.into_iter().map(Option::unwrap_or_default)).collect();
+        let texts: Vec<(usize, String)> =
+            with.iter().map(|(at, ..)| *at).zip(texts.into_iter().map(Option::unwrap_or_default)).collect();
         Ok(left
             .filter_map(|(n, at)| {
                 let (_, text) = texts.iter().find(|(of, _)| of == at)?;
@@ -291,8 +309,17 @@ impl RedisStore {
 
     /// What stands in the way of a job that comes back and wants its unique key again: the entry that it must find, or `None`
     /// when another job holds the key.
-    pub(super) async fn may_hold(&self, tier: &Tier, id: JobId, unique: &Unique) -> Result<Option<String>, StoreError> {
-        let text = self.fields("change jobs", format!("{}unique", prefix(tier)), &[&unique.key]).await?.pop().flatten();
+    pub(super) async fn may_hold(
+        &self,
+        tier: &Tier,
+        id: JobId,
+        unique: &Unique,
+    ) -> Result<Option<String>, StoreError> {
+        let text = self
+            .fields("change jobs", format!("{}unique", prefix(tier)), &[&unique.key])
+            .await?
+            .pop()
+            .flatten();
         let Some(text) = text else { return Ok(Some(String::new())) };
         let free = match holder(&text) {
             Some(Holder::Job(holder)) if holder == id => true,
@@ -333,7 +360,9 @@ struct Run {
 impl Run {
     fn extend(runs: &mut Vec<Self>, job: &NewJob, n: usize, sid: u16) {
         match runs.last_mut() {
-            Some(last) if last.first + last.count == n && last.of.1 == job.priority && last.of.0 == job.queue => {
+            Some(last)
+                if last.first + last.count == n && last.of.1 == job.priority && last.of.0 == job.queue =>
+            {
                 last.count += 1;
                 if last.sid != sid {
                     last.sid = u16::MAX;

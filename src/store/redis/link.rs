@@ -64,10 +64,11 @@ impl Link {
     pub(super) fn new(url: &RedisUrl) -> Result<Self, StoreError> {
         let place = url.to_string();
         let refused = |detail: String| StoreError::new("open", &place, ErrorKind::Unsupported, detail);
-        let info: ConnectionInfo = url.full().into_connection_info().map_err(|error| refused(error.to_string()))?;
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)));
+        let info: ConnectionInfo =
+            url.full().into_connection_info().map_err(|error| refused(error.to_string()))?;
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(
+            TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)),
+        );
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(Duration::from_secs(10));
         let info = info.set_tcp_settings(tcp);
@@ -124,7 +125,11 @@ impl Link {
         }
     }
 
-    async fn connection(&self, op: &'static str, lane: Lane) -> Result<(MultiplexedConnection, u64), StoreError> {
+    async fn connection(
+        &self,
+        op: &'static str,
+        lane: Lane,
+    ) -> Result<(MultiplexedConnection, u64), StoreError> {
         let mut held = self.lane(lane).lock().await;
         if let Some(held) = &*held {
             return Ok(((**held.object).clone(), held.number));
@@ -156,7 +161,12 @@ impl Link {
     }
 
     /// Runs a command.
-    pub(super) async fn command(&self, op: &'static str, lane: Lane, command: &redis::Cmd) -> Result<Value, StoreError> {
+    pub(super) async fn command(
+        &self,
+        op: &'static str,
+        lane: Lane,
+        command: &redis::Cmd,
+    ) -> Result<Value, StoreError> {
         let (mut connection, number) = self.connection(op, lane).await?;
         match connection.send_packed_command(command).await.and_then(Value::extract_error) {
             Ok(value) => Ok(value),
@@ -190,7 +200,13 @@ impl Link {
     }
 
     /// Runs a script; a server that does not know it is told all of them first.
-    pub(super) async fn script(&self, script: Script, prefix: &str, lane: Lane, args: Args) -> Result<Value, StoreError> {
+    pub(super) async fn script(
+        &self,
+        script: Script,
+        prefix: &str,
+        lane: Lane,
+        args: Args,
+    ) -> Result<Value, StoreError> {
         let op = script.op();
         let (mut connection, number) = self.connection(op, lane).await?;
         let mut command = redis::Cmd::with_capacity(4 + args.0.len(), 256 + args.1);
@@ -204,7 +220,11 @@ impl Link {
         {
             for text in SCRIPTS.texts() {
                 let load = redis::cmd("SCRIPT").arg("LOAD").arg(text).to_owned();
-                connection.send_packed_command(&load).await.and_then(Value::extract_error).map_err(|error| self.explain(op, &error))?;
+                connection
+                    .send_packed_command(&load)
+                    .await
+                    .and_then(Value::extract_error)
+                    .map_err(|error| self.explain(op, &error))?;
             }
             answer = connection.send_packed_command(&command).await.and_then(Value::extract_error);
         }
@@ -219,7 +239,12 @@ impl Link {
         }
     }
 
-    pub(super) fn error(&self, op: &'static str, kind: ErrorKind, detail: impl std::fmt::Display) -> StoreError {
+    pub(super) fn error(
+        &self,
+        op: &'static str,
+        kind: ErrorKind,
+        detail: impl std::fmt::Display,
+    ) -> StoreError {
         StoreError::new(op, &self.place, kind, detail)
     }
 
@@ -227,7 +252,9 @@ impl Link {
     fn unreachable(&self, op: &'static str, error: &PoolError) -> StoreError {
         match error {
             PoolError::Backend(error) => match self.explain(op, error) {
-                error if error.kind == ErrorKind::Timeout => StoreError { kind: ErrorKind::Unavailable, ..error },
+                error if error.kind == ErrorKind::Timeout => {
+                    StoreError { kind: ErrorKind::Unavailable, ..error }
+                }
                 error => error,
             },
             PoolError::Timeout(_) => self
@@ -258,10 +285,14 @@ impl Link {
                 ErrorKind::Refused,
                 "this Redis user lacks a permission: it needs `~sg:* &sg:* +@all -@admin -@dangerous +info +config|get`",
             ),
-            (Kind::AuthenticationFailed, _) | (_, "NOAUTH" | "WRONGPASS") => {
-                (ErrorKind::Refused, "check the user and the password in `store.url` or `store.password_file`")
-            }
-            (_, "BUSY") => (ErrorKind::Unavailable, "a script of another client keeps Redis busy: `redis-cli SCRIPT KILL`"),
+            (Kind::AuthenticationFailed, _) | (_, "NOAUTH" | "WRONGPASS") => (
+                ErrorKind::Refused,
+                "check the user and the password in `store.url` or `store.password_file`",
+            ),
+            (_, "BUSY") => (
+                ErrorKind::Unavailable,
+                "a script of another client keeps Redis busy: `redis-cli SCRIPT KILL`",
+            ),
             (_, "NOREPLICAS") => {
                 (ErrorKind::Unavailable, "Redis has fewer replicas than its `min-replicas-to-write` asks for")
             }
@@ -290,8 +321,10 @@ impl Link {
 
 /// Whether the connection is of no use after this, or reaches the wrong server.
 fn spoils(error: &RedisError) -> bool {
-    !matches!(error.kind(), Kind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoScript | ServerErrorKind::NoPerm))
-        && !matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY" | "NOREPLICAS"))
+    !matches!(
+        error.kind(),
+        Kind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoScript | ServerErrorKind::NoPerm)
+    ) && !matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY" | "NOREPLICAS"))
 }
 
 /// The arguments of a script, and how long they are together.

@@ -50,9 +50,9 @@ use self::server::Server;
 use self::streams::Streams;
 use self::wake::Wakes;
 use super::{
-    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Insert, LedgerEntry,
-    MAX_BATCH, Page, PageAsk, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space, Store, StoreError,
-    SweepAsk, Swept, Wake,
+    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Insert,
+    LedgerEntry, MAX_BATCH, Page, PageAsk, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space,
+    Store, StoreError, SweepAsk, Swept, Wake,
 };
 use crate::activation::Activation;
 use crate::clock::Timestamp;
@@ -104,12 +104,18 @@ impl RedisStore {
         if n <= MAX_BATCH {
             return Ok(());
         }
-        Err(self.link.error(op, ErrorKind::Refused, format!("{n} in one call, at most {MAX_BATCH} are allowed")))
+        Err(self.link.error(
+            op,
+            ErrorKind::Refused,
+            format!("{n} in one call, at most {MAX_BATCH} are allowed"),
+        ))
     }
 
     /// What changed again and again while it was decided upon.
     fn contended(&self, op: &'static str) -> StoreError {
-        self.link.error(op, ErrorKind::Unavailable, "others changed the same jobs again and again").hint("try again")
+        self.link
+            .error(op, ErrorKind::Unavailable, "others changed the same jobs again and again")
+            .hint("try again")
     }
 }
 
@@ -125,6 +131,7 @@ impl Store for RedisStore {
     }
 
     async fn claim(&self, ask: ClaimAsk) -> Result<Claim, StoreError> {
+        self.bounded("claim", ask.max)?;
         self.claim_jobs(&ask).await
     }
 
@@ -133,7 +140,12 @@ impl Store for RedisStore {
         self.settle_jobs(tier, &items).await
     }
 
-    async fn renew(&self, tier: &Tier, leases: Vec<Nonce>, lease: Duration) -> Result<Vec<Renewed>, StoreError> {
+    async fn renew(
+        &self,
+        tier: &Tier,
+        leases: Vec<Nonce>,
+        lease: Duration,
+    ) -> Result<Vec<Renewed>, StoreError> {
         self.bounded("renew", leases.len())?;
         self.renew_leases(tier, &leases, lease).await
     }
@@ -174,7 +186,13 @@ impl Store for RedisStore {
         self.read_activation(tier).await
     }
 
-    async fn flip(&self, tier: &Tier, expect: Option<u64>, next: Flip, by: &Actor) -> Result<Flipped, StoreError> {
+    async fn flip(
+        &self,
+        tier: &Tier,
+        expect: Option<u64>,
+        next: Flip,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
         self.flip_tier(tier, expect, &next, by).await
     }
 

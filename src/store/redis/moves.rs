@@ -80,10 +80,8 @@ pub(super) enum Target {
     Tail,
     /// Back to its place.
     Back,
-    /// Among the suspects, at its place.
+    /// Among the suspects; see [`Story::turn`].
     Suspect,
-    /// Among the suspects, at the tail.
-    LastSuspect,
 }
 
 /// One move.
@@ -113,15 +111,14 @@ impl Move {
     ) -> Option<Self> {
         let job = sight.job()?;
         let to = story.state.unwrap_or(State::Available);
-        let place = matches!(target, Target::Tail | Target::LastSuspect);
+        let place = matches!(target, Target::Tail);
         let target = match target {
             Target::Due(at) => ("D", at.ms().to_string()),
             Target::Final => ("E", now.ms().to_string()),
             Target::Parked(key) => ("P", key.unwrap_or_default()),
             Target::Tail => ("T", String::new()),
             Target::Back => ("B", String::new()),
-            Target::Suspect => ("S", String::new()),
-            Target::LastSuspect => ("N", String::new()),
+            Target::Suspect => ("S", story.turn().to_string()),
         };
         Some(Self {
             id: sight.id,
@@ -130,7 +127,12 @@ impl Move {
             source,
             target,
             expiry: if to.is_final() && job.expires_at.is_some() { "-" } else { "" },
-            counts: format!("{}:{}:{}", from.code(), to.code(), total.map_or(String::new(), |code| code.to_string())),
+            counts: format!(
+                "{}:{}:{}",
+                from.code(),
+                to.code(),
+                total.map_or(String::new(), |code| code.to_string())
+            ),
             unique: String::new(),
             place,
         })
@@ -187,7 +189,12 @@ pub(super) fn attempt(now: Timestamp, outcome: &str, error: Option<String>) -> A
 
 impl RedisStore {
     /// Looks at jobs, and at a lease, as of one moment.
-    pub(super) async fn look(&self, tier: &Tier, lease: Option<Nonce>, ids: &[JobId]) -> Result<Looked, StoreError> {
+    pub(super) async fn look(
+        &self,
+        tier: &Tier,
+        lease: Option<Nonce>,
+        ids: &[JobId],
+    ) -> Result<Looked, StoreError> {
         let mut args = Args::new().arg(lease.map_or(Vec::new(), |nonce| nonce.as_bytes().to_vec()));
         ids.iter().for_each(|id| args.push(*id.as_bytes()));
         let (op, place) = (Script::Look.op(), self.link.place());
@@ -230,7 +237,9 @@ impl RedisStore {
                     Source::Elsewhere(key) => ("C", key.into_bytes(), ""),
                 };
                 let (target, score) = one.target;
-                for arg in [one.id.as_bytes().to_vec(), one.prefix, one.record, source.into(), key, target.into()] {
+                for arg in
+                    [one.id.as_bytes().to_vec(), one.prefix, one.record, source.into(), key, target.into()]
+                {
                     args.push(arg);
                 }
                 for arg in [score, one.expiry.into(), one.counts, wish.into(), one.unique] {

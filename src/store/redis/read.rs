@@ -75,7 +75,8 @@ impl RedisStore {
         let mut values = flat(answer).into_iter();
         let mut leases = Vec::new();
         while let (Some(nonce), Some(lease)) = (values.next(), values.next()) {
-            let lease = Lease::read(&lease).map_err(|error| damaged("read leases", self.link.place(), &error))?;
+            let lease =
+                Lease::read(&lease).map_err(|error| damaged("read leases", self.link.place(), &error))?;
             leases.push((nonce, lease));
         }
         Ok(leases)
@@ -108,7 +109,8 @@ impl RedisStore {
                 .collect();
             while !left.is_empty() {
                 let want = (2 * (limit - found.len())).clamp(32, 128);
-                let some: Vec<(u64, JobId)> = left.split_off(left.len().saturating_sub(want)).into_iter().rev().collect();
+                let some: Vec<(u64, JobId)> =
+                    left.split_off(left.len().saturating_sub(want)).into_iter().rev().collect();
                 let ids: Vec<JobId> = some.iter().map(|(_, id)| *id).collect();
                 let looked = self.look(tier, None, &ids).await?;
                 for ((seq, _), sight) in some.iter().zip(&looked.sights) {
@@ -143,11 +145,17 @@ impl RedisStore {
         let highest = (before - 1) / CHUNK;
         ask.arg(format!("{prefix}chunks")).arg(highest).arg("-inf").arg("LIMIT").arg(0).arg(1);
         let answer = self.link.command("list jobs", Lane::Rest, &ask).await?;
-        let chunk = flat(answer).pop().and_then(|text| String::from_utf8(text).ok()).and_then(|text| text.parse::<u64>().ok());
+        let chunk = flat(answer)
+            .pop()
+            .and_then(|text| String::from_utf8(text).ok())
+            .and_then(|text| text.parse::<u64>().ok());
         let Some(chunk) = chunk else { return Ok(None) };
         let mut get = redis::cmd("GET");
         get.arg(format!("{prefix}log:{chunk}"));
-        Ok(Some((chunk, flat(self.link.command("list jobs", Lane::Rest, &get).await?).pop().unwrap_or_default())))
+        Ok(Some((
+            chunk,
+            flat(self.link.command("list jobs", Lane::Rest, &get).await?).pop().unwrap_or_default(),
+        )))
     }
 
     pub(super) async fn count_jobs(&self, tier: &Tier) -> Result<Census, StoreError> {
@@ -158,7 +166,9 @@ impl RedisStore {
         self.remember(tier, &identity, values.next().unwrap_or(redis::Value::Array(Vec::new())))?;
         let mut queues: BTreeMap<Queue, QueueCensus> = BTreeMap::new();
         for (field, n) in counters {
-            let Some((sid, code)) = field.split_once(':').and_then(|(sid, code)| Some((sid.parse().ok()?, code.parse::<i64>().ok()?)))
+            let Some((sid, code)) = field
+                .split_once(':')
+                .and_then(|(sid, code)| Some((sid.parse().ok()?, code.parse::<i64>().ok()?)))
             else {
                 continue;
             };
@@ -168,10 +178,12 @@ impl RedisStore {
         }
         while values.left() > 1 {
             let (part, record) = (values.text()?.unwrap_or_default(), values.bytes()?.unwrap_or_default());
-            let job = Stored::read(&record).map_err(|error| damaged("count jobs", self.link.place(), &error))?;
+            let job =
+                Stored::read(&record).map_err(|error| damaged("count jobs", self.link.place(), &error))?;
             let queue = part.rsplit_once(':').and_then(|(queue, _)| Queue::new(queue).ok());
             let Some(entry) = queue.and_then(|queue| queues.get_mut(&queue)) else { continue };
-            let since = job.story.as_ref().and_then(|story| story.run_at).map_or(job.enqueued_at, Timestamp::from_ms);
+            let since =
+                job.story.as_ref().and_then(|story| story.run_at).map_or(job.enqueued_at, Timestamp::from_ms);
             let waited = now.since(since);
             entry.oldest_wait = Some(entry.oldest_wait.map_or(waited, |oldest| oldest.max(waited)));
         }
@@ -183,7 +195,9 @@ impl RedisStore {
 fn flat(value: redis::Value) -> Vec<Vec<u8>> {
     match value {
         redis::Value::Array(values) => values.into_iter().flat_map(flat).collect(),
-        redis::Value::Map(pairs) => pairs.into_iter().flat_map(|(key, value)| [key, value]).flat_map(flat).collect(),
+        redis::Value::Map(pairs) => {
+            pairs.into_iter().flat_map(|(key, value)| [key, value]).flat_map(flat).collect()
+        }
         redis::Value::BulkString(bytes) => vec![bytes],
         redis::Value::SimpleString(text) => vec![text.into_bytes()],
         _ => Vec::new(),

@@ -69,6 +69,9 @@ pub(super) struct Story {
     pub(super) parked: Option<Parked>,
     #[serde(rename = "pb", skip_serializing_if = "Option::is_none")]
     pub(super) parked_by: Option<String>,
+    /// When it was charged with a crash last (ms): it queues up behind the other suspects.
+    #[serde(rename = "cd", skip_serializing_if = "Option::is_none")]
+    pub(super) charged_at: Option<i64>,
     #[serde(rename = "h", skip_serializing_if = "Vec::is_empty")]
     pub(super) history: Vec<Attempt>,
 }
@@ -152,7 +155,8 @@ fn put_version(out: &mut Vec<u8>, version: u32) {
 /// A new job, without the stamp: what `insert` is given. A job with a time is cold from the start.
 pub(super) fn fresh(job: &NewJob, index: usize, sid: u16) -> Vec<u8> {
     let extras = !job.extras.is_empty();
-    let mut out = Vec::with_capacity(HEAD - STAMP + 1 + job.args.as_str().len() + if extras { 128 } else { 8 });
+    let mut out =
+        Vec::with_capacity(HEAD - STAMP + 1 + job.args.as_str().len() + if extras { 128 } else { 8 });
     out.extend_from_slice(&u16::try_from(index).unwrap_or(u16::MAX).to_be_bytes());
     let story = match job.when {
         When::Now => None,
@@ -176,7 +180,14 @@ pub(super) fn fresh(job: &NewJob, index: usize, sid: u16) -> Vec<u8> {
         out.extend_from_slice(&[0; 6]);
         out.push(State::Scheduled.code());
         // Relative times are counted from the stamp.
-        put_json(&mut out, &if relative { Planned { after: Some(at), at: None } } else { Planned { after: None, at: Some(at) } });
+        put_json(
+            &mut out,
+            &if relative {
+                Planned { after: Some(at), at: None }
+            } else {
+                Planned { after: None, at: Some(at) }
+            },
+        );
     }
     put_version(&mut out, job.version);
     if let Some((_, at)) = expiry {
@@ -245,7 +256,8 @@ impl Stored {
             let mut told: Story = from.json()?;
             if revision == 0 {
                 let planned: Planned = Reader(at).json()?;
-                told.run_at = planned.after.map(|after| enqueued_at.ms().saturating_add(after)).or(planned.at);
+                told.run_at =
+                    planned.after.map(|after| enqueued_at.ms().saturating_add(after)).or(planned.at);
             }
             told.revision = u32::try_from(revision).unwrap_or_default();
             told.place = place;
@@ -269,7 +281,18 @@ impl Stored {
         let extras = if flags & EXTRAS != 0 { Some(from.json()?) } else { None };
         let args = String::from_utf8(from.0.to_vec()).map_err(|_| Damaged("its arguments are no text"))?;
         let prefix = bytes.get(..if story.is_some() { HEAD + 4 } else { HEAD }).unwrap_or_default().to_vec();
-        Ok(Self { seq, enqueued_at, sid, priority, version, expires_at, extras, args: Args::from_store(args), story, prefix })
+        Ok(Self {
+            seq,
+            enqueued_at,
+            sid,
+            priority,
+            version,
+            expires_at,
+            extras,
+            args: Args::from_store(args),
+            story,
+            prefix,
+        })
     }
 
     /// As bytes, with its next revision.
@@ -331,6 +354,13 @@ pub(super) fn is_keyed(extras: &Extras) -> bool {
 }
 
 impl Story {
+    /// Its turn among the suspects: at its place while it is new there, behind them all after a charge, so that the same one is
+    /// not charged every time a whole fleet dies.
+    pub(super) fn turn(&self) -> u64 {
+        const BEHIND_EVERY_PLACE: u64 = 1 << 51;
+        self.charged_at.map_or(self.place, |at| BEHIND_EVERY_PLACE + at.unsigned_abs())
+    }
+
     /// One more attempt.
     pub(super) fn tell(&mut self, attempt: Attempt) {
         remember(&mut self.history, attempt);
@@ -451,7 +481,10 @@ mod tests {
         (story.failures, story.state, story.run_at) = (2, Some(State::Retryable), Some(7));
         let cold = Stored::read(&hot.write(&story)).unwrap();
         let told = cold.story.clone().unwrap();
-        assert_eq!((told.failures, told.state, told.run_at, told.revision, told.place), (2, Some(State::Retryable), Some(7), 1, 703));
+        assert_eq!(
+            (told.failures, told.state, told.run_at, told.revision, told.place),
+            (2, Some(State::Retryable), Some(7), 1, 703)
+        );
         assert_eq!((cold.seq, cold.args.as_str(), cold.expires_at), (703, hot.args.as_str(), hot.expires_at));
         assert_eq!(cold.prefix.len(), 22);
     }
@@ -471,7 +504,11 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_is_damage_and_no_panic() {
-        let whole = stamped(&NewJob::raw(Kind::new("k").unwrap(), Args::default()).tag("a", "b").delay(Duration::from_secs(1)));
+        let whole = stamped(
+            &NewJob::raw(Kind::new("k").unwrap(), Args::default())
+                .tag("a", "b")
+                .delay(Duration::from_secs(1)),
+        );
         for n in 0..whole.len().saturating_sub(3) {
             assert!(read(whole.get(..n).unwrap()).is_err(), "{n}");
         }

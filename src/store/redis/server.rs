@@ -47,7 +47,11 @@ struct Facts {
 impl Facts {
     fn durability(&self) -> Durability {
         // With `always` the reply waits for the disk. Anything else lost acknowledged jobs in a power cut.
-        if self.appendonly && self.appendfsync.as_deref() == Some("always") { Durability::Disk } else { Durability::Memory }
+        if self.appendonly && self.appendfsync.as_deref() == Some("always") {
+            Durability::Disk
+        } else {
+            Durability::Memory
+        }
     }
 
     fn persistence(&self) -> String {
@@ -86,7 +90,9 @@ impl Facts {
         if let Some(policy) = self.policy.as_deref().filter(|policy| *policy != "noeviction") {
             return Some((
                 ErrorKind::Unsafe,
-                format!("`maxmemory-policy` is {policy}, noeviction is needed: Redis would drop jobs that it acknowledged"),
+                format!(
+                    "`maxmemory-policy` is {policy}, noeviction is needed: Redis would drop jobs that it acknowledged"
+                ),
                 "CONFIG SET maxmemory-policy noeviction, and set it in redis.conf".into(),
             ));
         }
@@ -141,7 +147,8 @@ impl Server {
             _ => facts.durability(),
         };
         let name = if facts.valkey { "valkey" } else { "redis" };
-        let detail = format!("{name} {}, {}, {} replicas", facts.version, facts.persistence(), facts.replicas);
+        let detail =
+            format!("{name} {}, {}, {} replicas", facts.version, facts.persistence(), facts.replicas);
         About { engine: "redis", location: place.to_owned(), detail, durability }
     }
 
@@ -152,8 +159,10 @@ impl Server {
         let mut known = self.known();
         known.facts = facts;
         known.read_at = Some(instant());
-        known.unsafe_because =
-            risk.as_ref().filter(|(kind, ..)| *kind == ErrorKind::Unsafe).map(|(_, why, hint)| (why.clone(), hint.clone()));
+        known.unsafe_because = risk
+            .as_ref()
+            .filter(|(kind, ..)| *kind == ErrorKind::Unsafe)
+            .map(|(_, why, hint)| (why.clone(), hint.clone()));
         drop(known);
         match risk {
             None => Ok(()),
@@ -171,7 +180,9 @@ impl Server {
     pub(super) fn must_be_safe(&self, place: &str) -> Result<(), StoreError> {
         match &self.known().unsafe_because {
             None => Ok(()),
-            Some((why, hint)) => Err(StoreError::new("use", place, ErrorKind::Unsafe, why).hint(hint.clone())),
+            Some((why, hint)) => {
+                Err(StoreError::new("use", place, ErrorKind::Unsafe, why).hint(hint.clone()))
+            }
         }
     }
 }
@@ -184,7 +195,11 @@ async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
         _ => return Err(super::value::strange(op, link.place())),
     };
     let field = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned()
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     };
     let mut facts = Facts {
         version: field("redis_version"),

@@ -31,13 +31,18 @@ struct Group<'a> {
 }
 
 impl RedisStore {
-    pub(super) async fn settle_jobs(&self, tier: &Tier, items: &[Settle]) -> Result<Vec<Settled>, StoreError> {
+    pub(super) async fn settle_jobs(
+        &self,
+        tier: &Tier,
+        items: &[Settle],
+    ) -> Result<Vec<Settled>, StoreError> {
         let mut answers: Vec<Option<Settled>> = vec![None; items.len()];
         let mut todo: Vec<usize> = (0..items.len()).collect();
         while !todo.is_empty() {
             let mut seen = HashSet::with_capacity(todo.len());
-            let (round, later): (Vec<usize>, Vec<usize>) =
-                todo.into_iter().partition(|&at| items.get(at).is_some_and(|item| seen.insert((item.nonce, item.id))));
+            let (round, later): (Vec<usize>, Vec<usize>) = todo
+                .into_iter()
+                .partition(|&at| items.get(at).is_some_and(|item| seen.insert((item.nonce, item.id))));
             let mut by_lease: Vec<(Nonce, Vec<(usize, &Settle)>)> = Vec::new();
             let mut index: HashMap<Nonce, usize> = HashMap::new();
             for at in round {
@@ -248,9 +253,10 @@ impl RedisStore {
         for _ in leases {
             answers.push(match values.bytes()? {
                 None => Renewed::Lost,
-                Some(ids) => {
-                    Renewed::Until { until, cancel: ids.chunks_exact(16).filter_map(JobId::from_slice).collect() }
-                }
+                Some(ids) => Renewed::Until {
+                    until,
+                    cancel: ids.chunks_exact(16).filter_map(JobId::from_slice).collect(),
+                },
             });
         }
         Ok(answers)
@@ -269,7 +275,8 @@ impl Group<'_> {
         let n = self.items.len();
         let (mut ids, mut rans) = (Vec::with_capacity(n * 16), Vec::with_capacity(n * 4));
         let mut pieces: Vec<u16> = Vec::new();
-        let (mut streams, mut chunks): (BTreeMap<u16, u16>, BTreeMap<u64, u16>) = (BTreeMap::new(), BTreeMap::new());
+        let (mut streams, mut chunks): (BTreeMap<u16, u16>, BTreeMap<u64, u16>) =
+            (BTreeMap::new(), BTreeMap::new());
         let mut before = None;
         for (_, item) in &self.items {
             let (sid, _, seq) = unslot(item.slot);
@@ -299,7 +306,13 @@ impl Group<'_> {
 }
 
 /// What a verdict makes of a job that its lease holds.
-fn settled(item: &Settle, sight: &Sight, lease: &Lease, capability: Option<&str>, now: Timestamp) -> Option<Move> {
+fn settled(
+    item: &Settle,
+    sight: &Sight,
+    lease: &Lease,
+    capability: Option<&str>,
+    now: Timestamp,
+) -> Option<Move> {
     let job = sight.job()?;
     let mut story = job.story();
     let verdict = if sight.wish { &Verdict::Cancelled } else { &item.verdict };
@@ -312,7 +325,9 @@ fn settled(item: &Settle, sight: &Sight, lease: &Lease, capability: Option<&str>
             let target = if lease.suspect { Target::Suspect } else { Target::Back };
             return Move::new(sight, &story, source, target, State::Running, None, now);
         }
-        Verdict::Retry { delay, error } => (State::Retryable, "failed", Some(error.clone()), Some(at(delay)), true),
+        Verdict::Retry { delay, error } => {
+            (State::Retryable, "failed", Some(error.clone()), Some(at(delay)), true)
+        }
         Verdict::Dead { error } => (State::Dead, "failed", Some(error.clone()), None, true),
         Verdict::Snooze { delay } => (State::Scheduled, "snoozed", None, Some(at(delay)), false),
         Verdict::Park { reason, .. } => (State::Parked, "parked", Some(reason.clone()), None, false),
@@ -334,6 +349,7 @@ fn settled(item: &Settle, sight: &Sight, lease: &Lease, capability: Option<&str>
     story.ran_us = Some(u64::try_from(item.ran.as_micros()).unwrap_or(u64::MAX));
     (story.worker, story.release) = (lease.worker.clone(), lease.release.clone());
     story.failures += u32::from(costs);
+    story.charged_at = None; // settled, it is no suspect any more
     park(&mut story, verdict, capability);
     let target = match (state, run_at) {
         (State::Parked, _) => Target::Parked(parked_key(job.sid, &story)),

@@ -71,7 +71,10 @@ impl RedisStore {
         let (sid, identity) = (values.int()?, values.bytes()?.unwrap_or_default());
         let Ok(sid) = u16::try_from(sid) else {
             let detail = format!("a tier has at most {MAX_STREAMS} pairs of queue and kind");
-            return Err(self.link.error(op, ErrorKind::Refused, detail).hint("use fewer queues: tags tell jobs apart as well"));
+            return Err(self
+                .link
+                .error(op, ErrorKind::Refused, detail)
+                .hint("use fewer queues: tags tell jobs apart as well"));
         };
         self.streams.write(tier, &identity, |known| {
             known.numbers.insert(name.clone(), sid);
@@ -93,7 +96,9 @@ impl RedisStore {
             _ => Vec::new(),
         };
         let pairs = match answers.next() {
-            Some(redis::Value::Map(pairs)) => pairs.into_iter().flat_map(|(key, value)| [key, value]).collect(),
+            Some(redis::Value::Map(pairs)) => {
+                pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()
+            }
             Some(redis::Value::Array(values)) => values,
             _ => return Err(strange(op, place)),
         };
@@ -101,7 +106,12 @@ impl RedisStore {
     }
 
     /// Keeps what a script told of the streams: names and numbers, one after the other.
-    pub(super) fn remember(&self, tier: &Tier, identity: &[u8], pairs: redis::Value) -> Result<(), StoreError> {
+    pub(super) fn remember(
+        &self,
+        tier: &Tier,
+        identity: &[u8],
+        pairs: redis::Value,
+    ) -> Result<(), StoreError> {
         let mut values = Values::of(pairs, "read names", self.link.place())?;
         let mut found = Vec::with_capacity(values.left() / 2);
         while values.left() > 1 {

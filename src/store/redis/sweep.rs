@@ -47,7 +47,8 @@ impl RedisStore {
         let next = values.int()?;
         let (due, overdue, late) = (values.list()?.all()?, values.list()?.all()?, values.list()?.all()?);
         let (last, trims, parked) = (values.list()?.all()?, values.list()?.all()?, values.list()?.all()?);
-        let mut swept = Swept { trimmed: u64::try_from(values.int()?).unwrap_or_default(), ..Swept::default() };
+        let mut swept =
+            Swept { trimmed: u64::try_from(values.int()?).unwrap_or_default(), ..Swept::default() };
         let full = [&due, &late, &parked].iter().any(|ids| ids.len() >= MAX_BATCH) || last.len() >= 200;
 
         self.promote(tier, &ids(&due), &mut swept).await?;
@@ -57,11 +58,15 @@ impl RedisStore {
                 swept.more = true;
                 break;
             }
-            if let Some((seized, lease)) = self.seize(tier, Nonce::from_bytes(nonce), ask.lease, true, &mut swept).await? {
+            if let Some((seized, lease)) =
+                self.seize(tier, Nonce::from_bytes(nonce), ask.lease, true, &mut swept).await?
+            {
                 self.rescue(tier, seized, lease, &mut swept).await?;
             }
         }
-        self.expire(tier, &ids(&late), ask.lease, &mut swept).await?;
+        let room = MAX_BATCH.saturating_sub(usize::try_from(swept.expired).unwrap_or(MAX_BATCH));
+        swept.more |= late.len() > room;
+        self.expire(tier, &ids(late.get(..room).unwrap_or(&late)), ask.lease, &mut swept).await?;
         self.unpark(tier, &ids(&parked), &mut swept).await?;
         if !last.is_empty() {
             swept.trimmed += self.forget_final(tier, &ids(&last)).await?;
@@ -121,7 +126,13 @@ impl RedisStore {
     }
 
     /// What waits and is too late. What runs is ended by its worker; it is looked at again a lease later.
-    async fn expire(&self, tier: &Tier, ids: &[JobId], lease: Duration, swept: &mut Swept) -> Result<(), StoreError> {
+    async fn expire(
+        &self,
+        tier: &Tier,
+        ids: &[JobId],
+        lease: Duration,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -131,12 +142,19 @@ impl RedisStore {
         for sight in &looked.sights {
             match (sight.state(), sight.job()) {
                 (Some(State::Running), _) => {
-                    tidy.cmd("ZADD").arg(&key).arg("XX").arg(looked.now.plus(lease).ms()).arg(sight.id.as_bytes().as_slice());
+                    tidy.cmd("ZADD")
+                        .arg(&key)
+                        .arg("XX")
+                        .arg(looked.now.plus(lease).ms())
+                        .arg(sight.id.as_bytes().as_slice());
                 }
                 (Some(state), Some(job)) if !state.is_final() => {
                     let mut story = job.story();
-                    let source =
-                        if state == State::Available { Source::Available } else { elsewhere(job.sid, &story) };
+                    let source = if state == State::Available {
+                        Source::Available
+                    } else {
+                        elsewhere(job.sid, &story)
+                    };
                     end_waiting(&mut story, State::Expired, looked.now);
                     moves.extend(Move::new(sight, &story, source, Target::Final, state, None, looked.now));
                 }
@@ -168,7 +186,11 @@ impl RedisStore {
             .arg(*new.as_bytes())
             .number(lease.as_millis())
             .number(u8::from(only_overdue))
-            .number(if swept.rescued == 0 { MAX_BATCH } else { MAX_BATCH.saturating_sub(usize::try_from(swept.rescued).unwrap_or(MAX_BATCH)) });
+            .number(if swept.rescued == 0 {
+                MAX_BATCH
+            } else {
+                MAX_BATCH.saturating_sub(usize::try_from(swept.rescued).unwrap_or(MAX_BATCH))
+            });
         let op = Script::Seize.op();
         match self.link.script(Script::Seize, &prefix(tier), Lane::Rest, args).await? {
             redis::Value::BulkString(bytes) => {
@@ -185,10 +207,17 @@ impl RedisStore {
 
     /// Gives back what a lost worker held. Which of its jobs killed it is not known, so all become suspects, and none is
     /// charged: a suspect is handed out alone, and is charged if it dies again.
-    pub(super) async fn rescue(&self, tier: &Tier, nonce: Nonce, lease: Lease, swept: &mut Swept) -> Result<(), StoreError> {
+    pub(super) async fn rescue(
+        &self,
+        tier: &Tier,
+        nonce: Nonce,
+        lease: Lease,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
         let fleet = self.fleet(tier).await?;
         let looked = self.look(tier, None, &lease.held).await?;
-        let lost = lease.worker.as_ref().map(|worker| format!("worker {worker} was lost while it held this job"));
+        let lost =
+            lease.worker.as_ref().map(|worker| format!("worker {worker} was lost while it held this job"));
         let (mut moves, mut quarantined) = (Vec::new(), Vec::new());
         for sight in &looked.sights {
             let Some(job) = sight.job() else { continue };
@@ -198,14 +227,17 @@ impl RedisStore {
                 release: lease.release.clone(),
                 ..attempt(now, "crashed", lost.clone())
             });
-            let mut target = if lease.suspect { Target::LastSuspect } else { Target::Suspect };
+            let mut target = Target::Suspect;
             let mut dead = false;
             if sight.wish {
                 end_waiting(&mut story, State::Cancelled, now);
                 target = Target::Final;
-            } else if lease.suspect && charge(&mut story, &fleet) {
-                quarantine(&mut story, now);
-                (target, dead) = (Target::Final, true);
+            } else if lease.suspect {
+                story.charged_at = Some(now.ms());
+                if charge(&mut story, &fleet) {
+                    quarantine(&mut story, now);
+                    (target, dead) = (Target::Final, true);
+                }
             }
             let source = Source::Held(nonce, None);
             if let Some(one) = Move::new(sight, &story, source, target, State::Running, None, now) {
@@ -228,7 +260,8 @@ impl RedisStore {
         let mut answers = self.link.pipeline("rescue", Lane::Rest, &ask).await?.into_iter();
         let counters = super::read::pairs(answers.next());
         let code = format!(":{COMPLETED}");
-        let completed = counters.iter().filter(|(field, _)| field.ends_with(&code)).map(|(_, n)| n.unsigned_abs()).sum();
+        let completed =
+            counters.iter().filter(|(field, _)| field.ends_with(&code)).map(|(_, n)| n.unsigned_abs()).sum();
         Ok(Fleet { completed, others: answers.next().as_ref().and_then(int).unwrap_or_default() > 0 })
     }
 }

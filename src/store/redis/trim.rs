@@ -21,7 +21,12 @@ const BATCHES: usize = 4;
 
 impl RedisStore {
     /// Trims the oldest completed jobs of a queue if they have keys; by count or by age. Returns how many went.
-    pub(super) async fn trim_keyed(&self, tier: &Tier, queue: &Queue, by_count: bool) -> Result<u64, StoreError> {
+    pub(super) async fn trim_keyed(
+        &self,
+        tier: &Tier,
+        queue: &Queue,
+        by_count: bool,
+    ) -> Result<u64, StoreError> {
         let (op, prefix) = (Script::Forget.op(), prefix(tier));
         let mut gone = 0;
         for _ in 0..BATCHES {
@@ -32,7 +37,8 @@ impl RedisStore {
             let kept = answers.next().as_ref().and_then(int).unwrap_or_default();
             let Some(ids) = keyed(&batch) else { break };
             let looked = self.look(tier, None, &ids).await?;
-            let done_at = batch.get(1..7).unwrap_or_default().iter().fold(0, |sum, byte| sum << 8 | i64::from(*byte));
+            let done_at =
+                batch.get(1..7).unwrap_or_default().iter().fold(0, |sum, byte| sum << 8 | i64::from(*byte));
             let old = Timestamp::from_ms(done_at) < looked.now.minus(KEEP_COMPLETED);
             let over = kept > i64::try_from(KEEP_COMPLETED_PER_QUEUE).unwrap_or(i64::MAX);
             if !(old || by_count && over) {
@@ -59,7 +65,8 @@ impl RedisStore {
             .iter()
             .filter_map(|sight| Some(sight.job()?.extras.as_ref()?.unique.as_ref()?.key.as_str()))
             .collect();
-        let mut holders = self.fields(Script::Forget.op(), format!("{prefix}unique"), &keys).await?.into_iter();
+        let mut holders =
+            self.fields(Script::Forget.op(), format!("{prefix}unique"), &keys).await?.into_iter();
         let mut args = match batch {
             Some((queue, batch)) => Args::new().arg(queue.as_str()).arg(batch),
             None => Args::new().arg("").arg(""),

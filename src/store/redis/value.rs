@@ -8,8 +8,13 @@ use crate::store::{ErrorKind, StoreError};
 
 /// An answer of another shape than its script gives.
 pub(super) fn strange(op: &'static str, place: &str) -> StoreError {
-    StoreError::new(op, place, ErrorKind::Corrupt, "Redis answered in a shape that this version does not know")
-        .hint("another version of sluicegate may have written there")
+    StoreError::new(
+        op,
+        place,
+        ErrorKind::Corrupt,
+        "Redis answered in a shape that this version does not know",
+    )
+    .hint("another version of sluicegate may have written there")
 }
 
 /// A record that cannot be read.

@@ -56,7 +56,11 @@ impl Wakes {
         };
         let stood = tokio::time::timeout(ANSWER, stands.wait_for(|stands| *stands)).await;
         if !matches!(stood, Ok(Ok(_))) {
-            return Err(link.error("subscribe", ErrorKind::Unavailable, "the subscription does not come about"));
+            return Err(link.error(
+                "subscribe",
+                ErrorKind::Unavailable,
+                "the subscription does not come about",
+            ));
         }
         let mut seen = seen;
         seen.mark_unchanged();
@@ -72,7 +76,12 @@ fn listen(link: &Link, tier: &Tier) -> Listener {
     Listener { count, stands, task: Task(task) }
 }
 
-async fn keep_listening(client: redis::Client, channel: String, count: watch::Sender<u64>, stands: watch::Sender<bool>) {
+async fn keep_listening(
+    client: redis::Client,
+    channel: String,
+    count: watch::Sender<u64>,
+    stands: watch::Sender<bool>,
+) {
     let mut failures = 0_u32;
     loop {
         match tokio::time::timeout(ANSWER, subscribed(&client, &channel)).await {
@@ -126,4 +135,3 @@ impl Wake for Subscription {
         matches!(tokio::time::timeout(timeout, self.seen.changed()).await, Ok(Ok(())))
     }
 }
-

@@ -2,7 +2,7 @@
 -- KEYS[1] prefix · ARGV[1] how many new places at most · then 11 for each job:
 --   id · first bytes that its record must have · its new record, or '' to leave it
 --   source: L leased, A available, C neither · for L the nonce, for C a key to remove it from, or ''
---   target: D due, E ended, P parked, T tail, B back to its place, S suspect, N suspect at a new place · score, or the key for P
+--   target: D due, E ended, P parked, T tail, B back to its place, S suspect · score, or the key for P
 --   expiry: '' leave, - forget, or when · counts `from:to:total` · wish: 0 or 1, as seen, for L · unique: '' or key=expected=hex id
 -- Output  for each job 1: done, 0: not as it was seen
 local places, base = tonumber(ARGV[1]), nil
@@ -98,25 +98,19 @@ local function one(a)
       call('ZADD', P .. score, now, id)
       call('SADD', P .. 'parked', score)
     end
-  elseif target == 'T' or target == 'N' then
+  elseif target == 'T' then
     local ord = base
     base = base + 1
     new = sub(new, 1, 22) .. pack('>I6', ord) .. sub(new, 29)
-    if target == 'T' then
-      if run and (run.part ~= part or run.ord + #run.ids / 16 ~= ord) then flush_run() end
-      run = run or { part = part, priority = priority, ord = ord, ids = '' }
-      run.ids = run.ids .. id
-    else
-      call('ZADD', P .. 'suspects:' .. part, ord, id)
-      call('ZADD', P .. 'suspected', priority, part)
-      woken = true
-    end
+    if run and (run.part ~= part or run.ord + #run.ids / 16 ~= ord) then flush_run() end
+    run = run or { part = part, priority = priority, ord = ord, ids = '' }
+    run.ids = run.ids .. id
   elseif target == 'B' then
     call('ZADD', P .. 'back:' .. part, ord_of(rec), id)
     call('ZADD', P .. 'waiting', priority, part)
     woken = true
   elseif target == 'S' then
-    call('ZADD', P .. 'suspects:' .. part, ord_of(rec), id)
+    call('ZADD', P .. 'suspects:' .. part, score, id)
     call('ZADD', P .. 'suspected', priority, part)
     woken = true
   end

@@ -1,8 +1,10 @@
-//! Where a store is: the URL that commands, configuration and apps name it by.
+//! Where a store is: the URL that commands, configuration and apps name it by; and what it must promise.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::names::{escaped, shown};
 
@@ -83,6 +85,43 @@ impl fmt::Display for RedisUrl {
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// What an acknowledged insert survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// On disk: a power cut.
+    Disk,
+    /// On so many replicas: the loss of the master.
+    Replica(u32),
+    /// In memory: the death of the client only.
+    Memory,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk => f.write_str("disk"),
+            Self::Replica(n) => write!(f, "replica {n}"),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
+}
+
+impl FromStr for Durability {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let replicas = || text.strip_prefix("replica")?.trim().parse().ok().filter(|n| (1..=100).contains(n));
+        match text {
+            "disk" => Ok(Self::Disk),
+            "memory" => Ok(Self::Memory),
+            _ => replicas().map(Self::Replica).ok_or_else(|| {
+                format!("expected `memory`, `disk` or `replica N` (1 to 100), got `{}`", shown(text))
+            }),
+        }
     }
 }
 

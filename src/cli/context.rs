@@ -73,7 +73,7 @@ impl Context {
 
     pub(super) async fn store(&self, config: &Config) -> Result<Arc<dyn Store>, CliError> {
         let url = self.store_url(config)?;
-        Ok(store::open(&url).await?)
+        Ok(store::open_wanting(&url, config.durability()).await?)
     }
 
     /// The store and the tier: what most commands need.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::{serve, with_builtin, work};
 use crate::activation::WorkerState;
 use crate::client::Client;
 use crate::clock::{human, instant};
-use crate::config::Config;
+use crate::config::{Config, data_folder};
 use crate::handlers::Delivery;
 use crate::http::inbox::{FileInbox, KEEP};
 use crate::http::{self, HealthServer};
@@ -37,8 +37,12 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     ctx.listen(args);
     let config = ctx.config()?;
     let url = ctx.store_url(&config)?;
-    let folder = url.path().and_then(Path::parent).filter(|folder| *folder != Path::new(""));
-    let folder = folder.map_or_else(|| PathBuf::from("."), Path::to_owned);
+    let folder = match url.path() {
+        Some(path) => {
+            path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned()
+        }
+        None => data_folder()?, // of a store that is no file
+    };
     let _lock = lock(&folder, &ctx.name)?;
     let inbox = Arc::new(FileInbox::open(folder.join("inbox"), KEEP)?);
     let delivery = if config.dev_inbox() { Delivery::Inbox(Arc::clone(&inbox) as _) } else { Delivery::Real };
@@ -54,7 +58,7 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     );
     ctx.out.line(format!(
         "{file} (store {}, 1 worker, {} slots)",
-        url.path().unwrap_or(Path::new("")).display(),
+        url.path().map_or_else(|| url.to_string(), |path| path.display().to_string()),
         config.slots()
     ))?;
     let runtime = Context::runtime()?;

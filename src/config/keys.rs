@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::parse_duration;
-use crate::location::StoreUrl;
+use crate::location::{Durability, StoreUrl};
 use crate::names::{Queue, Release, Tier, WorkerName, shown};
 
 /// What a key takes.
@@ -13,6 +13,8 @@ use crate::names::{Queue, Release, Tier, WorkerName, shown};
 pub enum Takes {
     /// A store URL.
     Store,
+    /// What an insert must survive.
+    Durability,
     /// The name of a tier.
     Tier,
     /// The name of a worker.
@@ -60,7 +62,20 @@ pub const KEYS: &[Key] = &[
         "store.url",
         Takes::Store,
         None,
-        "where the jobs are: `sqlite:PATH`; without it, `jobs.db` in the data folder",
+        "where the jobs are: `sqlite:PATH` or `redis://[USER@]HOST[:PORT][/DB]`; without it, `jobs.db` in the data folder",
+    ),
+    key("store.password_file", Takes::Path, None, "a file with the password of Redis; mode 0640 or stricter"),
+    key(
+        "store.durability",
+        Takes::Durability,
+        None,
+        "what an insert must survive to count as stored: `memory`, `disk`, or `replica N`; a store that promises less is not used. Without it, whatever the store gives, told with every insert",
+    ),
+    key(
+        "store.allow_plaintext",
+        Takes::Switch,
+        Some("false"),
+        "whether a Redis beyond this machine may be reached without TLS, over a network that you trust",
     ),
     key(
         "worker.name",
@@ -148,7 +163,8 @@ impl Key {
     #[must_use]
     pub fn expects(&self) -> String {
         match self.takes {
-            Takes::Store => "`sqlite:PATH`".into(),
+            Takes::Store => "`sqlite:PATH` or `redis://HOST:PORT/DB`".into(),
+            Takes::Durability => "`memory`, `disk` or `replica N`".into(),
             Takes::Tier | Takes::Worker | Takes::Release => {
                 format!("a name matching `{}`", crate::names::PATTERN)
             }
@@ -169,6 +185,7 @@ impl Key {
     pub fn check(&self, text: &str) -> Result<(), String> {
         let good = match self.takes {
             Takes::Store => return text.parse::<StoreUrl>().map(drop).map_err(|error| error.to_string()),
+            Takes::Durability => return text.parse::<Durability>().map(drop),
             Takes::Tier => return Tier::new(text).map(drop).map_err(|error| error.to_string()),
             Takes::Worker => return WorkerName::new(text).map(drop).map_err(|error| error.to_string()),
             Takes::Release => return Release::new(text).map(drop).map_err(|error| error.to_string()),

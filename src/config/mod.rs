@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::parse_duration;
-use crate::location::StoreUrl;
+use crate::location::{Durability, StoreUrl};
 use crate::names::{Queue, Release, Tier, WorkerName, shown};
 use keys::{KEYS, Key};
 
@@ -211,6 +211,19 @@ impl Config {
         if let Some(path) = self.text("api.token_file") {
             check_secret_file("api.token_file", Path::new(path))?;
         }
+        if let Some(path) = self.text("store.password_file") {
+            check_secret_file("store.password_file", Path::new(path))?;
+        }
+        if let Some(StoreUrl::Redis(url)) = self.parsed("store.url", |text| text.parse().ok())
+            && url.is_plain_remote()
+            && self.text("store.allow_plaintext") != Some("true")
+        {
+            return Err(ConfigError::plain(format!(
+                "`store.url` is `{url}` ({}): jobs and password would cross the network in plain text",
+                self.origin("store.url")
+            ))
+            .hint("if the network between is one that you trust, set `store.allow_plaintext = true`"));
+        }
         Ok(())
     }
 
@@ -240,9 +253,25 @@ impl Config {
     /// When there is neither.
     pub fn store(&self) -> Result<(StoreUrl, String), ConfigError> {
         match self.parsed("store.url", |text| text.parse().ok()) {
-            Some(url) => Ok((url, self.origin("store.url").to_string())),
+            Some(url) => Ok((self.with_password(url)?, self.origin("store.url").to_string())),
             None => Ok((StoreUrl::Sqlite(data_folder()?.join("jobs.db")), "default: the data folder".into())),
         }
+    }
+
+    fn with_password(&self, url: StoreUrl) -> Result<StoreUrl, ConfigError> {
+        let (StoreUrl::Redis(place), Some(path)) = (&url, self.text("store.password_file")) else {
+            return Ok(url);
+        };
+        let password = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError::plain(format!("`store.password_file`: cannot read `{path}`: {error}"))
+        })?;
+        Ok(StoreUrl::Redis(place.with_password(password.trim_end_matches(['\r', '\n']))))
+    }
+
+    /// `store.durability`
+    #[must_use]
+    pub fn durability(&self) -> Option<Durability> {
+        self.parsed("store.durability", |text| text.parse().ok())
     }
 
     /// `tier`

@@ -1,16 +1,16 @@
 //! What is asked of a store's data plane, and what it answers: jobs in, claims, settles, lists, counts.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::activation::Activation;
 use crate::clock::Timestamp;
 use crate::ids::{JobId, Nonce};
 use crate::job::new::Extras;
 use crate::job::{Args, JobRecord, Parked, State};
+use crate::location::Durability;
 use crate::names::{Kind, Queue, Release, Tier, WorkerName};
 
 /// What an engine is.
@@ -24,28 +24,6 @@ pub struct About {
     pub detail: String,
     /// What an acknowledged insert survives.
     pub durability: Durability,
-}
-
-/// What an acknowledged insert survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// On disk: a power cut.
-    Disk,
-    /// On so many replicas: the loss of the master.
-    Replica(u32),
-    /// In memory: the death of the client only.
-    Memory,
-}
-
-impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disk => f.write_str("disk"),
-            Self::Replica(n) => write!(f, "replica {n}"),
-            Self::Memory => f.write_str("memory"),
-        }
-    }
 }
 
 /// The answer to one insert.

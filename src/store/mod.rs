@@ -40,6 +40,7 @@ pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+pub use crate::location::Durability;
 pub use control::*;
 pub use data::*;
 pub use error::{ErrorKind, StoreError};
@@ -189,6 +190,14 @@ pub async fn open_wanting(
     durability: Option<Durability>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     match url {
+        #[cfg(feature = "sqlite")]
+        StoreUrl::Sqlite(_) if matches!(durability, Some(Durability::Replica(_))) => Err(StoreError::new(
+            "open",
+            url,
+            ErrorKind::Unsupported,
+            "`store.durability` asks for replicas, which a SQLite file does not have",
+        )
+        .hint("ask for `disk`, or use Redis")),
         #[cfg(feature = "sqlite")]
         StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path).await?)),
         #[cfg(not(feature = "sqlite"))]

@@ -59,7 +59,9 @@ local function log(seq, ids)
   while at <= #ids do
     local chunk, offset = floor(seq / CHUNK), seq % CHUNK
     local n = math.min(CHUNK - offset, (#ids - at + 1) / 16)
-    call('APPEND', P .. 'log:' .. chunk, sub(ids, at, at + n * 16 - 1))
+    local key = P .. 'log:' .. chunk
+    call('APPEND', key, sub(ids, at, at + n * 16 - 1))
+    if offset + n == CHUNK then call('SET', key, call('GET', key)) end -- appending left it twice as large as it is
     if offset == 0 then call('ZADD', P .. 'chunks', chunk, chunk) end
     at, seq = at + n * 16, seq + n
   end

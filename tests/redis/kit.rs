@@ -131,10 +131,10 @@ async fn a_dropped_server_is_gone() {
 
 #[tokio::test]
 async fn a_server_is_what_its_setup_says() {
-    let setup = Server::setup().max_memory("3mb", "noeviction").with("maxclients 77");
+    let setup = Server::setup().max_memory("3mb", "volatile-ttl").with("maxclients 77");
     let server = setup.password("secret").user("ada", "on >other ~jobs:* +get").start();
     assert_eq!(server.info("memory").await["maxmemory"], "3145728");
-    assert_eq!(server.info("memory").await["maxmemory_policy"], "noeviction");
+    assert_eq!(server.info("memory").await["maxmemory_policy"], "volatile-ttl");
     assert_eq!(server.info("clients").await["maxclients"], "77");
     assert_eq!(server.info("server").await["process_id"], server.pid().to_string());
     assert_eq!(server.url(), format!("redis://127.0.0.1:{}", server.port()));
@@ -155,19 +155,24 @@ async fn a_server_is_what_its_setup_says() {
 
 #[tokio::test]
 async fn a_replica_follows_also_when_a_day_has_passed() {
-    let master = Server::setup().password("secret").start();
+    let master = Server::setup().password("secret").with("repl-ping-replica-period 1").start();
     let replica = Server::setup().replica_of(&master).start();
     assert_eq!(master.cli(&["WAIT", "1", "0"]).await, Reply::Int(1));
     for server in [&master, &replica] {
         server.pass(DAY);
     }
+    // The master looks for replicas that were silent too long when it sends this.
+    let mut monitor = Wire::to(replica.port()).await.unwrap();
+    monitor.ask(&["MONITOR"]).await.unwrap();
+    while !monitor.read().await.unwrap().text().to_uppercase().ends_with("\"PING\"") {}
     let mut wire = Wire::to(master.port()).await.unwrap();
     wire.ask(&["AUTH", "secret"]).await.unwrap();
     wire.ask(&["SET", "key", "value"]).await.unwrap();
     assert_eq!(wire.ask(&["WAIT", "1", "0"]).await.unwrap(), Reply::Int(1));
     assert_eq!(replica.cli(&["GET", "key"]).await.text(), "value");
     assert_eq!(replica.info("replication").await["role"], "slave");
-    assert_eq!(master.info("stats").await["sync_full"], "1", "the link never broke");
+    assert_eq!(master.info("stats").await["sync_full"], "1");
+    assert_eq!(master.info("stats").await["sync_partial_ok"], "0", "the link never broke:\n{}", master.log());
 }
 
 #[test]

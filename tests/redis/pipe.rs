@@ -141,6 +141,7 @@ impl<'a> Pipe<'a> {
             let mut length = bytes.len();
             if let Some(rate) = self.lane().bytes_per_second.map(NonZeroU32::get) {
                 length = length.min((rate / 50).max(1) as usize);
+                self.count(|traffic| traffic.held += 1);
                 let time = Duration::from_secs_f64(length as f64 / f64::from(rate));
                 if tokio::time::timeout(time, self.faults.changed()).await.is_ok() {
                     continue;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::pipe;
 use super::resp::DEADLINE;
-use super::server::Server;
+use super::server::{Server, reserve};
 
 /// Which way bytes go: `Up` from the client to the server, `Down` back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) struct Faults {
 pub(crate) struct Traffic {
     /// Bytes that arrived at the other end.
     pub(crate) bytes: u64,
-    /// Pieces that a fault held back, for a while or until now.
+    /// How often a fault held a piece back, for a while or until now.
     pub(crate) held: u64,
 }
 
@@ -79,6 +79,7 @@ enum Order {
     Listen(Sender<()>),
 }
 
+/// A wire to a server. All faults may be on at the same time; they end with `heal`.
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -89,12 +90,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A faultless wire to a server; the server may die and come back behind it.
     pub(crate) fn before(server: &Server) -> Self {
-        // As for a server: the port is ours also while nobody listens.
-        let reserved = TcpSocket::new_v4().expect("a socket");
-        reserved.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
-        reserved.set_reuseaddr(true).expect("a socket");
-        let address = reserved.local_addr().expect("an address");
-
+        let (reserved, address) = reserve();
         let shared = Arc::new(Shared::default());
         let (orders, received) = mpsc::unbounded_channel();
         let (target, theirs) = (server.port(), shared.clone());
@@ -138,7 +134,8 @@ impl Proxy {
         self.change(Way::Down, |lane| lane.shut = true);
     }
 
-    /// Swallows every n-th reply, counted over all connections from now on, and cuts that connection.
+    /// Swallows every n-th reply, counted over all connections from now on, and cuts that connection. Of a reply that
+    /// comes in pieces the first ones may arrive.
     pub(crate) fn drop_replies(&self, every: u32) {
         let every = NonZeroU32::new(every).expect("at least 1");
         self.shared.faults.send_modify(|faults| {

@@ -76,7 +76,7 @@ impl Reply {
 /// One connection that sends exactly what it is told to.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    pub(crate) stream: TcpStream,
+    stream: TcpStream,
     unread: Vec<u8>,
 }
 
@@ -109,6 +109,12 @@ impl Wire {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
+    }
+
+    /// Whether there is nothing to read now, not even an end.
+    pub(crate) fn is_silent(&self) -> bool {
+        let none = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        self.unread.is_empty() && self.stream.try_read(&mut [0; 1]).is_err_and(none)
     }
 
     /// Sends a command and reads its reply.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -61,13 +62,8 @@ impl Setup {
 
     /// Starts it, and returns when it answers.
     pub(crate) fn start(self) -> Server {
-        // Bound for as long as the server is somebody's, listening or not: nobody else gets the port, not even between
-        // a kill and the next start. It may be shared only from now on, so that it was free when it was chosen.
-        let reserved = TcpSocket::new_v4().expect("a socket");
-        reserved.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
-        reserved.set_reuseaddr(true).expect("a socket");
-        let port = reserved.local_addr().expect("an address").port();
-
+        let (reserved, address) = reserve();
+        let port = address.port();
         let folder = TempDir::new().expect("a folder");
         let own =
             format!("bind 127.0.0.1\nport {port}\nunixsocket {}\n", folder.path().join("socket").display());
@@ -169,14 +165,18 @@ impl Server {
         pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
+    /// What it has written about itself, since its first start.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     /// Waits until it answers. Its own socket is asked: no other server can answer there.
     fn answers(&mut self) {
         let began = Instant::now();
         while !self.greets().unwrap_or(false) {
             let ended = self.child.try_wait().expect("a child");
             if ended.is_some() || began.elapsed() > DEADLINE {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                panic!("redis-server does not answer ({ended:?}):\n{log}");
+                panic!("redis-server does not answer ({ended:?}):\n{}", self.log());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -191,6 +191,16 @@ impl Server {
         // Whoever asks for a password is there; whoever reads its files says `-LOADING`.
         Ok(matches!(&answer, b"+PONG\r\n" | b"-NOAUTH"))
     }
+}
+
+/// A free port of loopback, that nobody else gets while the socket lives, also when nobody listens there: not between a
+/// kill and the next start. It may be shared only once it is chosen, so that it was free.
+pub(super) fn reserve() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+    socket.set_reuseaddr(true).expect("a socket");
+    let address = socket.local_addr().expect("an address");
+    (socket, address)
 }
 
 fn launch(folder: &TempDir, clock: &Clock) -> Child {

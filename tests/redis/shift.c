@@ -29,7 +29,7 @@ __attribute__((constructor)) static void find_shift(void) {
 int clock_gettime(clockid_t clock, struct timespec *at) {
   /* The raw call: asking libc would come back here. */
   int result = (int)syscall(SYS_clock_gettime, clock, at);
-  if (result == 0 && shift && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
+  if (result == 0 && shift && clock == CLOCK_REALTIME) {
     int64_t us = *shift;
     int64_t ns = at->tv_nsec + us % 1000000 * 1000;
     at->tv_sec += us / 1000000 + ns / 1000000000;

@@ -84,9 +84,17 @@ fn micros() -> u64 {
 fn cost() -> (f64, f64) {
     let read = |file| std::fs::read_to_string(file).unwrap_or_default();
     let stat = read("/proc/self/stat");
-    let ticks = |n: usize| stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(n)).and_then(|t| t.parse::<f64>().ok());
+    let ticks = |n: usize| {
+        stat.rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(n))
+            .and_then(|t| t.parse::<f64>().ok())
+    };
     let status = read("/proc/self/status");
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|kib| kib.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|kib| kib.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
     ((ticks(11).unwrap_or(0.0) + ticks(12).unwrap_or(0.0)) / 100.0, kib.unwrap_or(0.0) / 1024.0)
 }
 
@@ -111,7 +119,10 @@ async fn work(url: &str, slots: usize, jobs: u64) -> Result<(), Failure> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let (cpu, rss) = cost();
-    println!("done {}", json!({ "s": began.elapsed().as_secs_f64(), "cpu_s": cpu - idle_cpu, "rss_mib": rss, "idle_rss_mib": idle_rss }));
+    println!(
+        "done {}",
+        json!({ "s": began.elapsed().as_secs_f64(), "cpu_s": cpu - idle_cpu, "rss_mib": rss, "idle_rss_mib": idle_rss })
+    );
     worker.stop();
     worker.ended().await;
     Ok(())
@@ -275,7 +286,8 @@ async fn longest(store: &Arc<dyn Store>) -> Result<(f64, String), Failure> {
             .await?;
         raw(&as_store, 2_000, 1).await?;
     }
-    let slowest = observed.snapshot().into_iter().max_by_key(|seat| seat.slowest).ok_or("nothing was called")?;
+    let slowest =
+        observed.snapshot().into_iter().max_by_key(|seat| seat.slowest).ok_or("nothing was called")?;
     Ok((slowest.slowest.as_secs_f64() * 1e3, slowest.op.to_owned()))
 }
 
@@ -316,7 +328,10 @@ async fn measure(url: &str, jobs: usize) -> Result<Value, Failure> {
         let batch = (0..10_000).map(|_| Ok(NewJob::of(&Wait {})?)).collect::<Result<Vec<_>, Failure>>()?;
         client.insert_many(batch).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         let drained = drain(url, slots, 10_000)?;
-        put(&format!("ten_thousand_of_1s_with_{slots}_slots_s"), drained.get("s").cloned().unwrap_or_default());
+        put(
+            &format!("ten_thousand_of_1s_with_{slots}_slots_s"),
+            drained.get("s").cloned().unwrap_or_default(),
+        );
     }
     bulk(&client, 1_000_000).await?;
     let (ms, op) = longest(&store).await?;

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `jobs` | hash: id → record (see `record`) |
 //! | `completed` | hash: id → how the completing attempt went |
-//! | `log:N`, `chunks`, `buried` | ids in the order of their insertion, 512 to a chunk; the chunks; how much of each is gone |
+//! | `log:N`, `chunks`, `buried` | ids in the order of their insertion, in chunks; the chunks; how much of each is gone |
 //! | `ready:QUEUE:PRIORITY` | list of runs: place, count, stream, and ids unless the log has them |
 //! | `back:…`, `suspects:…` | sorted sets beside it: what was handed back, and suspects; by place |
 //! | `waiting`, `suspected` | which of those have work, by priority |

@@ -6,7 +6,7 @@ use deadpool_redis::redis;
 
 use super::link::{Args, Lane};
 use super::moves::Sight;
-use super::record::{Lease, Stored};
+use super::record::{CHUNK, Lease, Stored};
 use super::scripts::Script;
 use super::sweep::Counters;
 use super::value::{Values, damaged, int};
@@ -20,8 +20,6 @@ use crate::store::{Census, ErrorKind, MAX_BATCH, Page, PageAsk, QueueCensus, Sto
 
 /// Most jobs that one page looks at; a page that found less goes on with its token.
 const MAX_SCAN: u64 = 5_000;
-/// Jobs in a chunk of the log, as in `common.lua`.
-const CHUNK: u64 = 512;
 
 impl RedisStore {
     pub(super) async fn get_job(&self, tier: &Tier, id: JobId) -> Result<Option<JobRecord>, StoreError> {

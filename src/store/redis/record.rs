@@ -29,6 +29,8 @@ const EXPIRES_AFTER: u8 = 4;
 const EXTRAS: u8 = 8;
 /// An ended job that is gone; its idempotency key is remembered.
 const REMEMBERED: u8 = 128;
+/// Jobs in a chunk of the log, as in `common.lua`.
+pub(super) const CHUNK: u64 = 511;
 /// Length of what every record begins with.
 const HEAD: usize = 18;
 /// Length of what a script puts in front of a new record.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::link::{Args, Lane};
 use super::moves::{Move, Sight, Source, Target, hex, parked_key};
-use super::record::{Lease, Story, unslot};
+use super::record::{CHUNK, Lease, Story, unslot};
 use super::scripts::Script;
 use super::value::{Values, strange};
 use super::{RedisStore, prefix};
@@ -20,8 +20,6 @@ use crate::store::{Presence, Renewed, Settle, Settled, StoreError, Verdict};
 
 /// A job whose settle others get in the way of so often (by wanting it cancelled) is left to its lease.
 const TRIES: usize = 10;
-/// Jobs in a chunk of the log, as in `common.lua`.
-const CHUNK: u64 = 512;
 
 /// Completed jobs of one queue that are written together.
 #[derive(Default)]

@@ -87,8 +87,8 @@ async fn keep_listening(
         match tokio::time::timeout(ANSWER, subscribed(&client, &channel)).await {
             Ok(Ok(connection)) => {
                 failures = 0;
-                stands.send_replace(true);
                 count.send_modify(|count| *count += 1); // whatever happened while nobody listened
+                stands.send_replace(true);
                 listen_once(connection, &count).await;
                 stands.send_replace(false);
             }

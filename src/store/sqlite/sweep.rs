@@ -40,7 +40,7 @@ fn may_rescue(session: &Session, tid: i64, lease: Duration) -> Step<bool> {
         .conn
         .prepare_cached("SELECT swept_at, rescue_from FROM tier WHERE tid = ?1")?
         .query_row([tid], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let away = session.now.since(Timestamp::from_ms(swept_at)) > lease * 2 / 3;
+    let away = session.now.since(Timestamp::from_ms(swept_at)) > lease * 3 / 4;
     let rescue_from = if away { session.now.plus(lease).ms() } else { rescue_from };
     session
         .conn

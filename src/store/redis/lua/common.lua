@@ -2,7 +2,7 @@
 local P = KEYS[1]
 local call, sub, byte, find, floor = redis.call, string.sub, string.byte, string.find, math.floor
 local pack, unpk = struct.pack, struct.unpack
-local CHUNK = 512
+local CHUNK = 511 -- with its header a chunk of the log fits into 8 KiB
 
 local clock = call('TIME')
 local now = clock[1] * 1000 + floor(clock[2] / 1000)
@@ -53,7 +53,7 @@ local function stands(id, rec)
   end
 end
 
--- Appends ids to the log, which lists jobs by the order of their insertion, 512 to a chunk.
+-- Appends ids to the log, which lists jobs by the order of their insertion, a chunk a key.
 local function log(seq, ids)
   local at = 1
   while at <= #ids do

@@ -6,7 +6,7 @@ local lease, max = tonumber(ARGV[1]), tonumber(ARGV[2])
 local meta = call('HMGET', P .. 'meta', 'swept', 'rescue_from')
 -- Rule 10. When nobody swept for most of a lease, the store was away, or every worker was: one lease length must pass.
 local rescue_from = tonumber(meta[2] or 0)
-if now - tonumber(meta[1] or 0) > lease * 2 / 3 then rescue_from = now + lease end
+if now - tonumber(meta[1] or 0) > lease * 3 / 4 then rescue_from = now + lease end
 call('HSET', P .. 'meta', 'swept', now, 'rescue_from', rescue_from)
 
 local function upto(key, score, n) return call('ZRANGEBYSCORE', P .. key, '-inf', score, 'LIMIT', 0, n) end

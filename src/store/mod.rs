@@ -31,8 +31,10 @@ use crate::names::Tier;
 
 mod control;
 mod data;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
 mod digest;
 mod error;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
 mod look;
 pub mod observed;
 #[cfg(feature = "redis")]
@@ -189,15 +191,13 @@ pub async fn open_wanting(
     url: &StoreUrl,
     durability: Option<Durability>,
 ) -> Result<Arc<dyn Store>, StoreError> {
+    if let (StoreUrl::Sqlite(_), Some(Durability::Replica(_))) = (url, durability) {
+        let detail = "`store.durability` asks for replicas, which a SQLite file does not have";
+        return Err(
+            StoreError::new("open", url, ErrorKind::Unsupported, detail).hint("ask for `disk`, or use Redis")
+        );
+    }
     match url {
-        #[cfg(feature = "sqlite")]
-        StoreUrl::Sqlite(_) if matches!(durability, Some(Durability::Replica(_))) => Err(StoreError::new(
-            "open",
-            url,
-            ErrorKind::Unsupported,
-            "`store.durability` asks for replicas, which a SQLite file does not have",
-        )
-        .hint("ask for `disk`, or use Redis")),
         #[cfg(feature = "sqlite")]
         StoreUrl::Sqlite(path) => Ok(Arc::new(sqlite::SqliteStore::open(path).await?)),
         #[cfg(not(feature = "sqlite"))]

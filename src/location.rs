@@ -13,7 +13,7 @@ use crate::names::{escaped, shown};
 pub enum StoreUrl {
     /// One SQLite file: `sqlite:PATH`, `sqlite://PATH`, or a bare path that ends in `.db`.
     Sqlite(PathBuf),
-    /// A Redis server: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`.
+    /// A Redis server: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, or `rediss://…` over TLS.
     Redis(RedisUrl),
 }
 
@@ -22,6 +22,7 @@ pub enum StoreUrl {
 pub struct RedisUrl {
     full: String,
     host: String,
+    tls: bool,
 }
 
 impl RedisUrl {
@@ -36,7 +37,13 @@ impl RedisUrl {
     pub fn is_plain_remote(&self) -> bool {
         let host = self.host.trim_matches(['[', ']']);
         let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        !here
+        !here && !self.tls
+    }
+
+    /// Whether it is reached over TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls
     }
 
     /// The same with a password that the URL does not have.
@@ -46,12 +53,15 @@ impl RedisUrl {
         let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
         let user = user.split(':').next().unwrap_or_default();
         let escaped: String = password.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        Self { full: format!("{scheme}://{user}:{escaped}@{place}"), host: self.host.clone() }
+        Self { full: format!("{scheme}://{user}:{escaped}@{place}"), host: self.host.clone(), tls: self.tls }
     }
 
     fn parse(text: &str) -> Result<Self, &'static str> {
-        let rest =
-            text.strip_prefix("redis://").ok_or("expected `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`")?;
+        let (tls, rest) = match (text.strip_prefix("redis://"), text.strip_prefix("rediss://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err("expected `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, or `rediss://…` for TLS"),
+        };
         if rest.contains(['?', '#']) {
             return Err(
                 "Redis URLs take no parameters here: a password that has `?`, `#`, `/` or `@` in it belongs into `store.password_file`",
@@ -72,7 +82,7 @@ impl RedisUrl {
         if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
             return Err("the port is not a number from 1 to 65535");
         }
-        Ok(Self { full: text.to_owned(), host: host.to_owned() })
+        Ok(Self { full: text.to_owned(), host: host.to_owned(), tls })
     }
 }
 
@@ -192,10 +202,10 @@ impl FromStr for StoreUrl {
                 }
                 rest
             }
-            Some("redis") => return RedisUrl::parse(text).map(Self::Redis).map_err(bad),
-            Some("rediss" | "redis+sentinel" | "redis+cluster") => {
+            Some("redis" | "rediss") => return RedisUrl::parse(text).map(Self::Redis).map_err(bad),
+            Some("redis+sentinel" | "redis+cluster") => {
                 return Err(bad(
-                    "this version reaches single servers without TLS only: use `redis://HOST:PORT/DB`",
+                    "this version reaches single servers only: use `redis://HOST:PORT/DB` or `rediss://…`",
                 ));
             }
             _ if Path::new(text).extension().is_some_and(|ext| ext == "db") => text,
@@ -239,8 +249,40 @@ mod tests {
     }
 
     #[test]
+    fn redis_urls_and_what_is_wrong_with_others() {
+        for (text, plain_remote) in [
+            ("redis://127.0.0.1:6379/3", false),
+            ("redis://localhost", false),
+            ("redis://[::1]:6379", false),
+            ("redis://user:pass@redis.internal:6379/0", true),
+            ("rediss://user:pass@redis.internal:6379/0", false),
+        ] {
+            match text.parse::<StoreUrl>().unwrap() {
+                StoreUrl::Redis(url) => assert_eq!(url.is_plain_remote(), plain_remote, "{text}"),
+                other => unreachable!("{other}"),
+            }
+        }
+        for bad in [
+            "redis://",
+            "redis://:6379",
+            "redis://h:0",
+            "redis://h:65536",
+            "redis://h/x",
+            "redis://h?db=1",
+            "redis:h",
+        ] {
+            assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
+        }
+        let url = RedisUrl::parse("redis://me@host:1/2").unwrap().with_password("a/b@c");
+        assert_eq!(
+            (url.full(), url.to_string().as_str()),
+            ("redis://me:%61%2f%62%40%63@host:1/2", "redis://***@host:1/2")
+        );
+    }
+
+    #[test]
     fn h14_a_password_is_never_printed() {
-        let error = "rediss://user:s3cret@host:6379/0".parse::<StoreUrl>().unwrap_err().to_string();
+        let error = "redis+cluster://user:s3cret@host:6379/0".parse::<StoreUrl>().unwrap_err().to_string();
         assert!(!error.contains("s3cret") && error.contains("***@host"), "{error}");
         for (url, printed) in [
             ("redis://me:s3/cr@t@host:6379/0", "redis://***@host:6379/0"),

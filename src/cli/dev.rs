@@ -189,7 +189,13 @@ fn invite(
     probes: &HealthServer,
 ) -> Result<(), CliError> {
     if config.dev_inbox() {
-        ok(ctx, "inbox", &format!("http://{api}/dev/inbox   mail and webhooks sent by jobs land here"))?;
+        ok(
+            ctx,
+            "inbox",
+            &format!(
+                "http://{api}/dev/inbox   what jobs send lands here, except to receivers that the configuration names"
+            ),
+        )?;
     }
     ctx.out.line(format!("  {:<10} http://{api}/v1", "API"))?;
     ctx.out.line(format!("  {:<10} http://{}/readyz", "health", probes.address()))?;

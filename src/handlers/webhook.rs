@@ -136,6 +136,9 @@ impl Job for Webhook {
 impl Handler for Webhook {
     async fn run(self, ctx: Context) -> JobResult {
         let settings: Settings = settings::read(&ctx)?;
+        if self.url.is_some() == self.endpoint.is_some() {
+            return Ok(Outcome::Dead("give either `url` or `endpoint`".into())); // no attempt can change that
+        }
         let (url, own) = self.receiver(&settings)?;
         let delivery = shared::<Delivery>(&ctx)?;
         let to = match (guard::check_url(&url, &settings.allow), &*delivery) {
@@ -206,7 +209,9 @@ impl Webhook {
             (200..=299, _) => Ok(Outcome::Done),
             (410, _) => Ok(Outcome::Dead(format!("{said}: it is gone, disable this endpoint"))),
             (429 | 502..=504, Some(after)) => {
-                Ok(Outcome::RetryIn(after.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER), said))
+                // Never earlier than the schedule: a receiver that asks for less would use the attempts up in no time.
+                let planned = ctx.extras.retry.clone().unwrap_or_else(Self::retry).delay(ctx.attempt);
+                Ok(Outcome::RetryIn(after.min(MAX_RETRY_AFTER).max(planned).max(MIN_RETRY_AFTER), said))
             }
             (300..=399, _) => Err(format!("{said}: redirects are not followed, give the final URL").into()),
             _ => Err(said.into()),

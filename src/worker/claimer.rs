@@ -49,7 +49,7 @@ pub(super) async fn claim(core: Arc<Core>) {
         // Subscribe before asking: what is enqueued between the answer and the wait must not be missed.
         if wake.is_none() {
             core.calling();
-            wake = core.heard(core.store.subscribe(&core.options.tier).await);
+            wake = core.heard("claimer", core.store.subscribe(&core.options.tier).await);
         }
         let suspects = !core.suspect.load(Relaxed);
         let next = if wake.is_some() { ask(&core, room, suspects).await } else { Next::Away };
@@ -116,7 +116,7 @@ async fn ask(core: &Arc<Core>, max: usize, suspects: bool) -> Next {
         suspects,
     };
     core.calling();
-    match core.heard(core.store.claim(ask).await) {
+    match core.heard("claimer", core.store.claim(ask).await) {
         None => Next::Away,
         Some(Claim::Active(batch)) => serve(core, batch),
         Some(Claim::NotActive { current, .. }) => stand_by(core, current).await,
@@ -182,7 +182,7 @@ async fn activate_itself(core: &Core) -> Next {
     let reason = Some("the first worker without a release in a tier without an activation".to_owned());
     let by = Actor { who: format!("worker/{}", core.options.name), reason };
     core.calling();
-    match core.heard(core.store.flip(&core.options.tier, None, flip, &by).await) {
+    match core.heard("claimer", core.store.flip(&core.options.tier, None, flip, &by).await) {
         Some(Flipped::Now(_)) => Next::Again,
         Some(Flipped::Raced(_)) => Next::Wait, // somebody else did, and that wakes this worker
         None => Next::Away,

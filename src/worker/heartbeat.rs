@@ -85,7 +85,7 @@ async fn beat(core: &Core) {
 async fn say(core: &Core) {
     core.calling();
     let answer = core.store.beat(&core.options.tier, &facts::gather(core).presence).await;
-    if core.heard(answer) == Some(Beat::Superseded) {
+    if core.heard("heartbeat", answer) == Some(Beat::Superseded) {
         core.doom(Ended::Superseded);
     }
 }
@@ -102,7 +102,7 @@ async fn renew_due(core: &Core) {
         let nonces = chunk.iter().map(|lease| lease.nonce).collect();
         core.calling();
         let answer = core.store.renew(&core.options.tier, nonces, core.options.lease).await;
-        let Some(answers) = core.heard(answer) else { return };
+        let Some(answers) = core.heard("heartbeat", answer) else { return };
         for (lease, answer) in chunk.iter().zip(answers) {
             match answer {
                 Renewed::Until { cancel, .. } => {

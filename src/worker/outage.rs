@@ -1,6 +1,7 @@
 //! Whether the store answers, and the few log lines about it: at most one in ten seconds per process, however many
 //! parts and workers notice.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,17 @@ fn may_log() -> bool {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The last error and since when there has been no answer.
-    down: Option<(String, Instant)>,
+    /// The parts of the worker whose last call failed: the error, and since when they have had no answer. A claim that only looks
+    /// may be answered while nothing can be written, so each part speaks for itself.
+    down: BTreeMap<&'static str, (String, Instant)>,
     /// When the outage began that the log knows of.
     told: Option<Instant>,
+}
+
+impl Inner {
+    fn longest(&self) -> Option<&(String, Instant)> {
+        self.down.values().min_by_key(|(_, since)| *since)
+    }
 }
 
 /// What is known of the store.
@@ -33,40 +41,40 @@ struct Inner {
 pub(super) struct Outage(Mutex<Inner>);
 
 impl Outage {
-    /// A call failed.
-    pub(super) fn failed(&self, error: &StoreError) {
+    /// A call of a part failed.
+    pub(super) fn failed(&self, part: &'static str, error: &StoreError) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = inner.down.as_ref().map_or_else(clock::instant, |(_, since)| *since);
-        inner.down = Some((error.to_string(), since));
+        let since = inner.down.get(part).map_or_else(clock::instant, |(_, since)| *since);
+        inner.down.insert(part, (error.to_string(), since));
         drop(inner);
         self.tell();
     }
 
-    /// A call was answered.
-    pub(super) fn answered(&self) {
+    /// A call of a part was answered.
+    pub(super) fn answered(&self, part: &'static str) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.down = None;
-        let known = inner.told.is_some();
+        let known = inner.down.remove(part).is_some() || inner.told.is_some();
         drop(inner);
         if known {
             self.tell();
         }
     }
 
-    /// The last error and for how many seconds the store has been away.
+    /// The error of the part that has been without an answer for longest, and for how many seconds.
     pub(super) fn down(&self) -> Option<(String, f64)> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.down.as_ref().map(|(error, since)| (error.clone(), since.elapsed().as_secs_f64()))
+        inner.longest().map(|(error, since)| (error.clone(), since.elapsed().as_secs_f64()))
     }
 
     /// Logs a change that the log does not know yet, as soon as the limit allows it. Called at each heartbeat as well,
     /// so that "answers again" is said even when it came within the limit.
     pub(super) fn tell(&self) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&inner.down, inner.told) {
+        match (inner.longest(), inner.told) {
             (Some((error, since)), None) if may_log() => {
                 tracing::warn!(%error, "store is away: running jobs go on, outcomes are kept");
-                inner.told = Some(*since);
+                let since = *since;
+                inner.told = Some(since);
             }
             (None, Some(since)) if may_log() => {
                 tracing::info!(after = %clock::human(since.elapsed()), "store answers again");
@@ -83,13 +91,24 @@ mod tests {
     use crate::store::ErrorKind;
 
     #[test]
+    fn an_answer_to_one_part_is_no_answer_to_another() {
+        let error = StoreError::new("settle", "here", ErrorKind::Full, "disk full");
+        let outage = Outage::default();
+        outage.failed("settler", &error);
+        outage.answered("claimer");
+        assert!(outage.down().is_some_and(|(text, _)| text.contains("disk full")));
+        outage.answered("settler");
+        assert!(outage.down().is_none());
+    }
+
+    #[test]
     fn a_flapping_store_is_one_line_in_ten_seconds() {
         let error = StoreError::new("claim", "here", ErrorKind::Unavailable, "away");
         let outage = Outage::default();
         for _ in 0..1_000 {
-            outage.failed(&error);
+            outage.failed("claimer", &error);
             assert!(outage.down().is_some_and(|(text, _)| text.contains("away")));
-            outage.answered();
+            outage.answered("claimer");
             assert!(outage.down().is_none());
         }
         // Whoever logged first in this process, there is no second line now.

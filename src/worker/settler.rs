@@ -65,7 +65,7 @@ async fn send(core: &Core, batch: &[Outcome]) -> Option<Vec<Settled>> {
         let items = batch.iter().map(|outcome| outcome.settle.clone()).collect();
         core.calling();
         let answer = core.store.settle(&core.options.tier, items).await;
-        if let Some(answers) = core.heard(answer) {
+        if let Some(answers) = core.heard("settler", answer) {
             return Some(answers);
         }
         tokio::select! {

@@ -212,15 +212,15 @@ impl Core {
         self.last_call.store(self.now_ms(), Relaxed);
     }
 
-    /// Notes how a call went. A store that refuses for good ends the worker: it could only pretend to work.
-    pub(super) fn heard<T>(&self, answer: Result<T, StoreError>) -> Option<T> {
+    /// Notes how a call of a part went. A store that refuses for good ends the worker: it could only pretend to work.
+    pub(super) fn heard<T>(&self, part: &'static str, answer: Result<T, StoreError>) -> Option<T> {
         match answer {
             Ok(value) => {
-                self.outage.answered();
+                self.outage.answered(part);
                 Some(value)
             }
             Err(error) => {
-                self.outage.failed(&error);
+                self.outage.failed(part, &error);
                 if !error.is_transient() {
                     self.doom(Ended::Broken(error.to_string()));
                 }

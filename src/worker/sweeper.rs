@@ -19,11 +19,11 @@ pub(super) async fn sweep(core: Arc<Core>) {
     loop {
         if wake.is_none() {
             core.calling();
-            wake = core.heard(core.store.subscribe(&core.options.tier).await);
+            wake = core.heard("sweeper", core.store.subscribe(&core.options.tier).await);
         }
         core.calling();
         let swept = match wake {
-            Some(_) => core.heard(core.store.sweep(ask(&core)).await),
+            Some(_) => core.heard("sweeper", core.store.sweep(ask(&core)).await),
             None => None,
         };
         let pause = match swept {

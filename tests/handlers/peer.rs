@@ -129,6 +129,7 @@ pub(crate) struct Bench {
     pub(crate) id: JobId,
     pub(crate) effects: Arc<Memory>,
     pub(crate) cancel: CancellationToken,
+    pub(crate) attempt: u32,
     settings: Value,
     shared: Shared,
 }
@@ -145,6 +146,7 @@ impl Bench {
             id: JobId::new(),
             effects: Arc::default(),
             cancel: CancellationToken::new(),
+            attempt: 1,
             settings,
             shared: shared(Delivery::Real),
         }
@@ -173,7 +175,7 @@ impl Bench {
             tier: Tier::default(),
             kind: Kind::new(H::KIND).expect("a kind"),
             queue: Queue::default(),
-            attempt: 1,
+            attempt: self.attempt,
             max_attempts: 10,
             enqueued_at: Timestamp::from_ms(1_768_036_445_123),
             expires_at: None,

@@ -76,6 +76,29 @@ async fn an_answer_that_never_ends_is_still_an_answer() {
     }
 }
 
+/// A receiver that always asks for three seconds had used every attempt up within 45 s.
+#[tokio::test]
+async fn a_short_retry_after_does_not_shorten_the_schedule() {
+    let (peer, mut bench) = receiver();
+    for (attempt, planned) in [(1, 5), (3, 1_800), (9, 86_400)] {
+        bench.attempt = attempt;
+        let answer = bench.run::<Webhook>(&to(&peer, "/busy-now")).await;
+        let least = Duration::from_secs(planned).mul_f64(0.79);
+        assert!(
+            matches!(&answer, Ok(Outcome::RetryIn(after, _)) if *after >= least),
+            "{attempt}: {answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_receiver_it_is_dead_at_once() {
+    for args in [json!({}), json!({ "url": "https://example.com", "endpoint": "x" })] {
+        let answer = Bench::new(json!({})).run::<Webhook>(&args).await;
+        assert!(matches!(&answer, Ok(Outcome::Dead(why)) if why.contains("either")), "{answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_receiver_that_is_not_there_is_a_failed_attempt() {
     let (peer, bench) = receiver();

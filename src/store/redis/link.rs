@@ -64,6 +64,9 @@ impl Link {
     pub(super) fn new(url: &RedisUrl) -> Result<Self, StoreError> {
         let place = url.to_string();
         let refused = |detail: String| StoreError::new("open", &place, ErrorKind::Unsupported, detail);
+        if url.is_tls() {
+            secure().map_err(|why| refused(why.to_owned()))?;
+        }
         let info: ConnectionInfo =
             url.full().into_connection_info().map_err(|error| refused(error.to_string()))?;
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(
@@ -317,6 +320,23 @@ impl Link {
         let answer = self.error(op, kind, crate::names::shown_long(&text));
         if hint.is_empty() { answer } else { answer.hint(hint) }
     }
+}
+
+/// The client library takes the process's default provider of cryptography, and would panic without one. An application that
+/// chose its own keeps it.
+#[cfg(feature = "tls")]
+#[expect(clippy::unnecessary_wraps, reason = "the other build has an error to tell")]
+fn secure() -> Result<(), &'static str> {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Another thread may be first, with one that is as good.
+        rustls::crypto::ring::default_provider().install_default().ok();
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "tls"))]
+const fn secure() -> Result<(), &'static str> {
+    Err("built without the feature `tls`")
 }
 
 /// Whether the connection is of no use after this, or reaches the wrong server.

@@ -221,6 +221,7 @@ impl Store for SqliteStore {
 
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
         self.bounded("insert", jobs.len())?;
+        self.still_there("insert")?; // nobody may be told "on disk" of a file that is gone
         let tier = tier.clone();
         self.writer
             .run(durable("insert"), move |session| insert::insert(session, &tier, &jobs, Durability::Disk))

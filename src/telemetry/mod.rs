@@ -15,7 +15,9 @@ pub struct Logs {
 /// Starts logging to standard error. A second call in one process changes nothing.
 #[must_use]
 pub fn logs(level: &str, json: bool) -> Logs {
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
+    // The queue is allocated whole: its default of 128,000 lines would be 4 MiB of every idle worker.
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(8_192).finish(std::io::stderr());
     // Our own lines at the level; libraries only when something is wrong.
     let level = level.parse().unwrap_or(LevelFilter::INFO);
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target("sluicegate", level);

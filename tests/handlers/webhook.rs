@@ -155,7 +155,6 @@ async fn a_named_endpoint_has_its_own_secret_and_an_unknown_one_is_an_error() {
             .to_string()
             .contains("`nobody`")
     );
-    assert!(bench.run::<Webhook>(&json!({})).await.is_err());
 }
 
 #[tokio::test]

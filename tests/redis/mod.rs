@@ -7,3 +7,4 @@ mod pipe;
 pub(crate) mod proxy;
 pub(crate) mod resp;
 pub(crate) mod server;
+mod tls;

@@ -76,15 +76,21 @@ impl Context {
         Ok(store::open_wanting(&url, config.durability()).await?)
     }
 
-    /// The store and the tier: what most commands need.
+    /// The store and the tier, for commands that look or change what is there: a file that does not exist is an error, since a
+    /// slip in its path would otherwise create an empty one and say that all is well.
     pub(super) async fn open(&self) -> Result<(Arc<dyn Store>, Tier), CliError> {
         let config = self.config()?;
-        Ok((self.store(&config).await?, config.tier()))
+        let url = self.store_url(&config)?;
+        if url.path().is_some_and(|path| !path.exists()) {
+            return Err(CliError::new(Exit::Unreachable, format!("there is no store {url} yet"))
+                .hint("`dev`, `work`, `serve` and `job enqueue` create it; nothing was created now"));
+        }
+        Ok((store::open_wanting(&url, config.durability()).await?, config.tier()))
     }
 
     pub(super) async fn client(&self) -> Result<Client, CliError> {
-        let (store, tier) = self.open().await?;
-        Ok(Client::new(store, tier))
+        let config = self.config()?;
+        Ok(Client::new(self.store(&config).await?, config.tier()))
     }
 
     /// `--timeout`.

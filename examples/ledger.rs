@@ -75,9 +75,8 @@ async fn produce(client: &Client, ledger: &Ledger, jobs: usize) -> Result<(), Fa
                 answers.iter().filter_map(|answer| Some(answer.as_ref().ok()?.id)).collect();
             ledger.write("stored", &stored)?;
             batch.retain(|job| !stored.contains(&job.id));
-            if !batch.is_empty() {
-                tokio::time::sleep(Duration::from_millis(fastrand::u64(1..20))).await;
-            }
+            // No faster than two workers can follow.
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(1..15))).await;
         }
     }
     Ok(())

@@ -137,9 +137,6 @@ impl Rival {
     /// Takes over whoever had its name, claims what there is, and settles it when it is told to.
     async fn hold(&self) -> Result<(), Failure> {
         self.store.beat(&self.tier, &self.presence()).await?;
-        let capability = self.presence().capability;
-        let sweep = SweepAsk { tier: self.tier.clone(), capability, kinds: Vec::new(), lease: LEASE };
-        self.store.sweep(sweep).await?;
         let batch = self.batch(1).await?;
         batch.jobs.iter().for_each(|job| println!("claimed {}", job.id));
         wait("held")?;
@@ -155,7 +152,7 @@ impl Rival {
             pid: std::process::id(),
             release: self.release.clone(),
             capability: "rivals".into(),
-            state: WorkerState::Active,
+            state: WorkerState::Starting,
             reason: None,
             generation: 1,
             kinds: Vec::new(),

@@ -45,6 +45,10 @@ fn every_command_of_the_readme_works(engine: Engine) {
             sandbox.command(std::path::Path::new("sh")).args(["-c", &typed]).output().expect("sh runs");
         assert!(output.status.success(), "{command}: {output:?}");
     }
+    // All of them met in the same store, and it is the one that was meant.
+    let tagged = ["job", "list", "--state", "completed", "-o", "name", "--store", &sandbox.url()];
+    assert!(sandbox.run(&tagged).exits(0).out.lines().count() >= 4);
+    assert_eq!(sandbox.path("data/sluicegate/jobs.db").exists(), engine == Engine::Sqlite);
 }
 
 on_both! {

@@ -178,6 +178,19 @@ fn what_waits_when_dev_stops_runs_when_it_starts_again(engine: Engine) {
     until(&sandbox, &long, "running");
 }
 
+/// What a command says to do next works as it is printed, for whoever has no variable set.
+fn hints_name_the_store_that_was_named(engine: Engine) {
+    let (sandbox, elsewhere) = (Sandbox::on(engine), Sandbox::new());
+    let url = sandbox.url();
+    let run = elsewhere.run(&["job", "enqueue", "echo", "--store", &url]).exits(0);
+    let next = run.err.trim().rsplit_once(" --store ").expect("a hint with the store").1.to_owned();
+    let args: Vec<&str> = next.split_whitespace().collect();
+    assert_eq!(args[..3], [url.as_str(), "job", "show"], "{run:?}");
+    elsewhere.run(&["job", "show", args[3], "--store", args[0]]).exits(0);
+    sandbox.run(&["job", "show", args[3]]).exits(0);
+    elsewhere.run(&["job", "show", args[3]]).exits(10);
+}
+
 #[test]
 fn a_port_in_use_names_the_flag() {
     let sandbox = Sandbox::new();
@@ -213,6 +226,7 @@ on_both! {
         sigttin_prints_what_runs
         the_same_name_again_takes_over_and_the_old_process_ends_with_conflict
         a_worker_of_another_release_stays_inactive_and_says_why
+        hints_name_the_store_that_was_named
         a_killed_worker_loses_nothing_and_the_next_of_its_name_goes_on_at_once
         dev_starts_everything_proves_it_and_refuses_a_second_one
         what_waits_when_dev_stops_runs_when_it_starts_again

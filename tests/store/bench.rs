@@ -69,7 +69,7 @@ impl Harness for Redis {
         Self(Server::start())
     }
     async fn client(&self) -> Arc<dyn Store> {
-        open(&self.0.url().parse().expect("a URL")).await.expect("a store")
+        connect(&self.0.url()).await
     }
     async fn pass(&self, time: Duration) {
         self.0.pass(time);
@@ -80,6 +80,10 @@ impl Harness for Redis {
     fn patience(&self) -> Duration {
         Duration::MAX
     }
+}
+
+pub(crate) async fn connect(url: &str) -> Arc<dyn Store> {
+    sluicegate::store::open(&url.parse().expect("a URL")).await.expect("a store")
 }
 
 /// Any engine, measured.

@@ -6,9 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluicegate::activation::WorkerState;
 use sluicegate::job::State;
 use sluicegate::names::Tier;
-use sluicegate::store::{PageAsk, Store};
+use sluicegate::store::{PageAsk, Seen, Store};
 use tempfile::TempDir;
 
 use crate::both::{Engine, Place};
@@ -133,6 +134,18 @@ impl Ground {
                 return u32::try_from(count).expect("a number");
             }
         }
+    }
+
+    /// Waits until the store knows that this worker serves.
+    pub(super) async fn is_active(&self, process: &Process) {
+        until("the worker serves", async || {
+            let seen = self.store.workers(&Tier::default()).await.expect("an answer");
+            let of = |seen: &Seen| {
+                (seen.presence.pid, seen.presence.state) == (process.0.id(), WorkerState::Active)
+            };
+            seen.iter().any(of)
+        })
+        .await;
     }
 
     /// Jobs in these states.

@@ -30,6 +30,8 @@ async fn killed_again_and_again(kills: usize, with_a_worker: bool) {
         if with_a_worker {
             in_flight += ground.in_flight(NAMES[one]).await;
             workers[one] = ground.work(NAMES[one]);
+            // One that has not started when its store goes away ends with an error, as it should.
+            ground.is_active(&workers[one]).await;
         }
     }
     ground.progress(200).await;

@@ -67,9 +67,17 @@ async fn produce(client: &Client, ledger: &Ledger, jobs: usize) -> Result<(), Fa
         left -= batch.len();
         let ids: Vec<JobId> = batch.iter().map(|job| job.id).collect();
         ledger.write("intent", &ids)?;
-        let stored: Vec<JobId> =
-            client.insert_many(batch).await.into_iter().filter_map(Result::ok).map(|done| done.id).collect();
-        ledger.write("stored", &stored)?;
+        // Whatever the store did not take, or did not say that it took, is asked for again under the same id.
+        let mut batch = batch;
+        while !batch.is_empty() {
+            let answers = client.insert_many(batch.clone()).await;
+            let stored: Vec<JobId> =
+                answers.iter().filter_map(|answer| Some(answer.as_ref().ok()?.id)).collect();
+            ledger.write("stored", &stored)?;
+            batch.retain(|job| !stored.contains(&job.id));
+            // No faster than two workers can follow.
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(1..15))).await;
+        }
     }
     Ok(())
 }

@@ -11,6 +11,8 @@
     reason = "tests may panic and print"
 )]
 
+#[macro_use]
+mod both;
 mod chaos;
 mod cli;
 mod floors;

@@ -1,6 +1,7 @@
 //! Help, versions, misspellings, completion scripts, exit codes.
 
 use super::kit::{Home, finish};
+use crate::both::Engine;
 
 /// The table that scripts rely on: code and name.
 const CODES: [(u8, &str); 20] = [
@@ -245,9 +246,8 @@ fn h03_control_characters_of_the_command_line_do_not_come_back() {
     }
 }
 
-#[test]
-fn h06_a_reader_that_goes_away_ends_it_quietly() {
-    let home = Home::new();
+fn h06_a_reader_that_goes_away_ends_it_quietly(engine: Engine) {
+    let home = Home::on(engine);
     let jobs: String = (0..300).map(|n| format!("{{\"kind\":\"echo\",\"args\":{{\"n\":{n}}}}}\n")).collect();
     assert_eq!(home.run_fed(&["job", "enqueue", "--from-file", "-"], jobs.as_bytes()).code, 0);
     for args in [
@@ -291,4 +291,9 @@ fn h06_the_pipe_to_head() {
     assert_eq!(String::from_utf8(head.stdout).unwrap(), "{\n");
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(141), &b""[..]));
+}
+
+on_both! {
+    #[test] fn:
+        h06_a_reader_that_goes_away_ends_it_quietly;
 }

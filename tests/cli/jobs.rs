@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::kit::{Home, Ran};
+use crate::both::Engine;
 
 /// Refused as bad usage, with this in the error, and nothing stored.
 fn refused(home: &Home, args: &[&str], wanted: &str) {
@@ -98,9 +99,8 @@ fn bad_arguments_are_refused() {
     assert_eq!(ran.code, 2, "{ran:?}");
 }
 
-#[test]
-fn what_was_asked_for_is_stored() {
-    let home = Home::new();
+fn what_was_asked_for_is_stored(engine: Engine) {
+    let home = Home::on(engine);
     let id = home.enqueue(&[
         "echo",
         "{\"hello\":\"world\"}",
@@ -146,9 +146,8 @@ fn what_was_asked_for_is_stored() {
     }
 }
 
-#[test]
-fn pages_hold_every_job_once() {
-    let home = Home::new();
+fn pages_hold_every_job_once(engine: Engine) {
+    let home = Home::on(engine);
     let jobs: String = (0..25).map(|n| format!("{{\"kind\":\"echo\",\"args\":{{\"n\":{n}}}}}\n")).collect();
     assert_eq!(home.run_fed(&["job", "enqueue", "--from-file", "-"], jobs.as_bytes()).code, 0);
     let (mut seen, mut token) = (Vec::new(), None::<String>);
@@ -169,9 +168,8 @@ fn pages_hold_every_job_once() {
     assert_eq!(ran.code, 2, "{ran:?}");
 }
 
-#[test]
-fn the_same_key_is_the_same_job_and_other_content_is_a_conflict() {
-    let home = Home::new();
+fn the_same_key_is_the_same_job_and_other_content_is_a_conflict(engine: Engine) {
+    let home = Home::on(engine);
     let args = ["job", "enqueue", "echo", "{\"n\":1}", "--idempotency-key", "inc-4711/ada", "--json"];
     let first: Value = serde_json::from_str(&home.ok(&args)).unwrap();
     let again: Value = serde_json::from_str(&home.ok(&args)).unwrap();
@@ -185,9 +183,8 @@ fn the_same_key_is_the_same_job_and_other_content_is_a_conflict() {
     assert_eq!(ran.code, 9, "{ran:?}");
 }
 
-#[test]
-fn a_unique_job_is_refused_while_another_is_there() {
-    let home = Home::new();
+fn a_unique_job_is_refused_while_another_is_there(engine: Engine) {
+    let home = Home::on(engine);
     let id = home.enqueue(&["echo", "{\"n\":1}", "--unique", "10m"]);
     let ran = home.run(&["job", "enqueue", "echo", "{\"n\":1}", "--unique", "10m"]);
     assert_eq!((ran.code, ran.err.contains(&id)), (9, true), "{ran:?}");
@@ -199,9 +196,8 @@ fn a_unique_job_is_refused_while_another_is_there() {
     home.enqueue(&["echo", "--unique-key", "nightly"]);
 }
 
-#[test]
-fn exits_of_retry_and_cancel() {
-    let home = Home::new();
+fn exits_of_retry_and_cancel(engine: Engine) {
+    let home = Home::on(engine);
     let id = home.enqueue(&["echo", "--in", "1h"]);
     let none = "job_00000000000000000000000000";
     let dry = home.run(&["job", "cancel", &id, "--dry-run", "--json"]);
@@ -218,9 +214,8 @@ fn exits_of_retry_and_cancel() {
     assert_eq!(home.run(&["job", "retry"]).code, 2);
 }
 
-#[test]
-fn waiting_ends_with_the_verdict_or_with_124() {
-    let home = Home::new();
+fn waiting_ends_with_the_verdict_or_with_124(engine: Engine) {
+    let home = Home::on(engine);
     let id = home.enqueue(&["echo"]);
     for args in [
         &["job", "wait", &id, "--timeout", "0s"][..],
@@ -243,9 +238,8 @@ fn from_file(home: &Home, name: &str, more: &[&str]) -> Ran {
     home.run(&args)
 }
 
-#[test]
-fn a_file_of_good_lines_is_enqueued_and_a_second_time_replayed() {
-    let home = Home::new();
+fn a_file_of_good_lines_is_enqueued_and_a_second_time_replayed(engine: Engine) {
+    let home = Home::on(engine);
     let lines: String = (0..2_500)
         .map(|n| format!("{{\"kind\":\"echo\",\"queue\":\"bulk\",\"args\":{{\"n\":{n}}},\"idempotency_key\":\"k{n}\"}}\r\n\n"))
         .collect();
@@ -259,9 +253,8 @@ fn a_file_of_good_lines_is_enqueued_and_a_second_time_replayed() {
     assert_eq!(home.json(&["queue", "show", "bulk"])["states"]["available"], 2_500);
 }
 
-#[test]
-fn bad_lines_are_named_and_hold_nobody_up() {
-    let home = Home::new();
+fn bad_lines_are_named_and_hold_nobody_up(engine: Engine) {
+    let home = Home::on(engine);
     let long = format!("{{\"kind\":\"echo\",\"args\":{{\"a\":\"{}\"}}}}", "x".repeat(5 * 1024 * 1024));
     let lines = [
         "{\"kind\":\"echo\"}",
@@ -295,18 +288,16 @@ fn bad_lines_are_named_and_hold_nobody_up() {
     assert!(!ran.out.contains('\x1b'));
 }
 
-#[test]
-fn a_conflict_within_a_file_is_a_refused_line() {
-    let home = Home::new();
+fn a_conflict_within_a_file_is_a_refused_line(engine: Engine) {
+    let home = Home::on(engine);
     home.write("jobs.jsonl", "{\"kind\":\"echo\",\"idempotency_key\":\"k\",\"args\":{\"n\":1}}\n{\"kind\":\"echo\",\"idempotency_key\":\"k\",\"args\":{\"n\":2}}\n");
     let ran = from_file(&home, "jobs.jsonl", &[]);
     assert_eq!((ran.code, ran.out.as_str()), (11, "1 enqueued, 0 enqueued before, 1 refused\n"), "{ran:?}");
     assert!(ran.err.contains("line 2 refused"), "{ran:?}");
 }
 
-#[test]
-fn a_huge_line_from_standard_input_is_skipped_in_bounded_memory() {
-    let home = Home::new();
+fn a_huge_line_from_standard_input_is_skipped_in_bounded_memory(engine: Engine) {
+    let home = Home::on(engine);
     let mut input = b"{\"kind\":\"echo\"}\n".to_vec();
     input.resize(input.len() + 64 * 1024 * 1024, b'x');
     input.extend(b"\n{\"kind\":\"echo\"}");
@@ -340,9 +331,8 @@ fn a_file_that_is_not_there_and_flags_that_would_be_ignored() {
     assert_eq!(home.run_fed(&["job", "enqueue", "--from-file", "-"], b"\n\n").code, 0);
 }
 
-#[test]
-fn h03_stored_control_characters_are_escaped() {
-    let home = Home::new();
+fn h03_stored_control_characters_are_escaped(engine: Engine) {
+    let home = Home::on(engine);
     let hostile = "{\"a\":\"\\u001b[2J\\u0007\\r\u{202e}\u{9b}\"}";
     let id = home.enqueue(&["echo", hostile, "--tag", "t=x\u{1b}[31my"]);
     for args in [
@@ -361,4 +351,19 @@ fn h03_stored_control_characters_are_escaped() {
         }
     }
     assert!(home.ok(&["job", "show", &id]).contains("t=x\\x1b[31my"));
+}
+
+on_both! {
+    #[test] fn:
+        what_was_asked_for_is_stored
+        pages_hold_every_job_once
+        the_same_key_is_the_same_job_and_other_content_is_a_conflict
+        a_unique_job_is_refused_while_another_is_there
+        exits_of_retry_and_cancel
+        waiting_ends_with_the_verdict_or_with_124
+        a_file_of_good_lines_is_enqueued_and_a_second_time_replayed
+        bad_lines_are_named_and_hold_nobody_up
+        a_conflict_within_a_file_is_a_refused_line
+        a_huge_line_from_standard_input_is_skipped_in_bounded_memory
+        h03_stored_control_characters_are_escaped;
 }

@@ -7,9 +7,13 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
+use crate::both::Engine;
+use crate::redis::server::Server;
+
 /// Where one test lives.
 pub(super) struct Home {
     dir: tempfile::TempDir,
+    server: Option<Server>,
     pub(super) program: PathBuf,
 }
 
@@ -23,7 +27,16 @@ pub(super) struct Ran {
 
 impl Home {
     pub(super) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), program: env!("CARGO_BIN_EXE_sluicegate").into() }
+        Self::on(Engine::Sqlite)
+    }
+
+    /// With a store that every process of it uses: SQLite's usual file, or a Redis server.
+    pub(super) fn on(engine: Engine) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            server: engine.server(),
+            program: env!("CARGO_BIN_EXE_sluicegate").into(),
+        }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -75,6 +88,9 @@ impl Home {
             .env("XDG_CONFIG_HOME", self.path("config"))
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
+        if let Some(server) = &self.server {
+            command.env("SLUICEGATE_STORE", server.url());
+        }
         command
     }
 

@@ -1,6 +1,7 @@
-//! Every command of the README works as it is printed there.
+//! Every command of the README works as it is printed there, on every store.
 
 use super::sandbox::{Sandbox, binary};
+use crate::both::Engine;
 
 /// The commands in the README's console blocks, without those that build.
 fn commands() -> Vec<String> {
@@ -17,15 +18,14 @@ fn commands() -> Vec<String> {
     found
 }
 
-#[test]
-fn every_command_of_the_readme_works() {
+fn every_command_of_the_readme_works(engine: Engine) {
     let commands = commands();
     assert!(
         commands.iter().any(|command| command == "cargo run --release -- dev")
             && commands.iter().any(|command| command == "scripts/test"),
         "{commands:?}"
     );
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::on(engine);
     let mut dev = sandbox.dev();
     let api = dev.address("API");
     let health = dev.address("health");
@@ -45,4 +45,13 @@ fn every_command_of_the_readme_works() {
             sandbox.command(std::path::Path::new("sh")).args(["-c", &typed]).output().expect("sh runs");
         assert!(output.status.success(), "{command}: {output:?}");
     }
+    // All of them met in the same store, and it is the one that was meant.
+    let tagged = ["job", "list", "--state", "completed", "-o", "name", "--store", &sandbox.url()];
+    assert!(sandbox.run(&tagged).exits(0).out.lines().count() >= 4);
+    assert_eq!(sandbox.path("data/sluicegate/jobs.db").exists(), engine == Engine::Sqlite);
+}
+
+on_both! {
+    #[test] fn:
+        every_command_of_the_readme_works;
 }

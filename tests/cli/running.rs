@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::sandbox::{Running, Sandbox};
+use crate::both::Engine;
 
 fn enqueue(sandbox: &Sandbox, args: &[&str]) -> String {
     let mut all = vec!["job", "enqueue", "-o", "name"];
@@ -25,9 +26,8 @@ fn until(sandbox: &Sandbox, id: &str, state: &str) -> serde_json::Value {
     panic!("{id} never became {state}");
 }
 
-#[test]
-fn a_worker_runs_jobs_and_sigterm_lets_them_finish() {
-    let sandbox = Sandbox::new();
+fn a_worker_runs_jobs_and_sigterm_lets_them_finish(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let worker = sandbox.work(&["--name", "w-1"]);
     ready(&sandbox);
     let id = enqueue(&sandbox, &["echo", r#"{"sleep":0.5}"#]);
@@ -40,9 +40,8 @@ fn a_worker_runs_jobs_and_sigterm_lets_them_finish() {
     assert_eq!(sandbox.run(&["status", "--json"]).json()["workers"], serde_json::json!([]));
 }
 
-#[test]
-fn a_second_sigterm_gives_running_jobs_back_without_an_attempt() {
-    let sandbox = Sandbox::new();
+fn a_second_sigterm_gives_running_jobs_back_without_an_attempt(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let worker = sandbox.work(&[]);
     let id = enqueue(&sandbox, &["echo", r#"{"sleep":600}"#]);
     until(&sandbox, &id, "running");
@@ -53,9 +52,8 @@ fn a_second_sigterm_gives_running_jobs_back_without_an_attempt() {
     assert_eq!((&job["failures"], &job["crashes"]), (&serde_json::json!(0), &serde_json::json!(0)));
 }
 
-#[test]
-fn sigtstp_quiets_with_a_reason_and_sigcont_resumes() {
-    let sandbox = Sandbox::new();
+fn sigtstp_quiets_with_a_reason_and_sigcont_resumes(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let worker = sandbox.work(&["--name", "w-1"]);
     ready(&sandbox);
     worker.signal("TSTP");
@@ -68,9 +66,8 @@ fn sigtstp_quiets_with_a_reason_and_sigcont_resumes() {
     sandbox.run(&["job", "wait", &id, "--timeout", "30s"]).exits(0);
 }
 
-#[test]
-fn sigttin_prints_what_runs() {
-    let sandbox = Sandbox::new();
+fn sigttin_prints_what_runs(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let worker = sandbox.work(&[]);
     let id = enqueue(&sandbox, &["echo", r#"{"sleep":600}"#]);
     until(&sandbox, &id, "running");
@@ -81,9 +78,8 @@ fn sigttin_prints_what_runs() {
     worker.ended().exits(0).says("1 jobs run now").says(&id);
 }
 
-#[test]
-fn the_same_name_again_takes_over_and_the_old_process_ends_with_conflict() {
-    let sandbox = Sandbox::new();
+fn the_same_name_again_takes_over_and_the_old_process_ends_with_conflict(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let old = sandbox.work(&["--name", "w-1"]);
     ready(&sandbox);
     let new = sandbox.work(&["--name", "w-1"]);
@@ -92,9 +88,8 @@ fn the_same_name_again_takes_over_and_the_old_process_ends_with_conflict() {
     drop(new);
 }
 
-#[test]
-fn a_worker_of_another_release_stays_inactive_and_says_why() {
-    let sandbox = Sandbox::new();
+fn a_worker_of_another_release_stays_inactive_and_says_why(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let first = sandbox.work(&["--name", "w-1"]);
     ready(&sandbox);
     let _second = sandbox.work(&["--name", "w-2", "--release", "r-2"]);
@@ -114,9 +109,8 @@ fn a_worker_of_another_release_stays_inactive_and_says_why() {
     drop(first);
 }
 
-#[test]
-fn a_killed_worker_loses_nothing_and_the_next_of_its_name_goes_on_at_once() {
-    let sandbox = Sandbox::new();
+fn a_killed_worker_loses_nothing_and_the_next_of_its_name_goes_on_at_once(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let worker = sandbox.work(&["--name", "w-1"]);
     let id = enqueue(&sandbox, &["echo", r#"{"sleep":1}"#]);
     until(&sandbox, &id, "running");
@@ -146,9 +140,8 @@ fn started(sandbox: &Sandbox) -> (Running, String, String) {
     (dev, api, health)
 }
 
-#[test]
-fn dev_starts_everything_proves_it_and_refuses_a_second_one() {
-    let sandbox = Sandbox::new();
+fn dev_starts_everything_proves_it_and_refuses_a_second_one(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let (dev, api, health) = started(&sandbox);
     let body =
         r#"{"kind":"notify.webhook","args":{"url":"https://example.com/hook","type":"incident.created"}}"#;
@@ -167,9 +160,8 @@ fn dev_starts_everything_proves_it_and_refuses_a_second_one() {
     dev.ended().exits(0).says("the next start goes on");
 }
 
-#[test]
-fn what_waits_when_dev_stops_runs_when_it_starts_again() {
-    let sandbox = Sandbox::new();
+fn what_waits_when_dev_stops_runs_when_it_starts_again(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let (dev, ..) = started(&sandbox);
     let long = enqueue(&sandbox, &["echo", r#"{"sleep":600}"#]);
     until(&sandbox, &long, "running");
@@ -186,6 +178,19 @@ fn what_waits_when_dev_stops_runs_when_it_starts_again() {
     until(&sandbox, &long, "running");
 }
 
+/// What a command says to do next works as it is printed, for whoever has no variable set.
+fn hints_name_the_store_that_was_named(engine: Engine) {
+    let (sandbox, elsewhere) = (Sandbox::on(engine), Sandbox::new());
+    let url = sandbox.url();
+    let run = elsewhere.run(&["job", "enqueue", "echo", "--store", &url]).exits(0);
+    let next = run.err.trim().rsplit_once(" --store ").expect("a hint with the store").1.to_owned();
+    let args: Vec<&str> = next.split_whitespace().collect();
+    assert_eq!(args[..3], [url.as_str(), "job", "show"], "{run:?}");
+    elsewhere.run(&["job", "show", args[3], "--store", args[0]]).exits(0);
+    sandbox.run(&["job", "show", args[3]]).exits(0);
+    elsewhere.run(&["job", "show", args[3]]).exits(10);
+}
+
 #[test]
 fn a_port_in_use_names_the_flag() {
     let sandbox = Sandbox::new();
@@ -195,9 +200,8 @@ fn a_port_in_use_names_the_flag() {
     sandbox.run(&["dev", "--api-listen", &address]).exits(1).says("--api-listen");
 }
 
-#[test]
-fn an_app_of_its_own_has_the_same_commands_and_runs_its_own_kind() {
-    let sandbox = Sandbox::new();
+fn an_app_of_its_own_has_the_same_commands_and_runs_its_own_kind(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
     let app = super::sandbox::binary().with_file_name("examples").join("app");
     assert!(app.exists(), "`cargo build --examples` builds {}", app.display());
     let help = sandbox.command(&app).arg("--help").output().expect("it runs");
@@ -209,11 +213,22 @@ fn an_app_of_its_own_has_the_same_commands_and_runs_its_own_kind() {
     let id = enqueue(&sandbox, &["greet", r#"{"nom":"Ada"}"#]);
     assert_eq!(until(&sandbox, &id, "parked")["parked"], "undecodable");
     let client = app.with_file_name("enqueue");
-    let out = sandbox
-        .command(&client)
-        .arg(format!("sqlite:{}", sandbox.store().display()))
-        .output()
-        .expect("it runs");
+    let out = sandbox.command(&client).arg(sandbox.url()).output().expect("it runs");
     let id = String::from_utf8_lossy(&out.stdout).split_whitespace().next().expect("an id").to_owned();
     until(&sandbox, &id, "completed");
+}
+
+on_both! {
+    #[test] fn:
+        a_worker_runs_jobs_and_sigterm_lets_them_finish
+        a_second_sigterm_gives_running_jobs_back_without_an_attempt
+        sigtstp_quiets_with_a_reason_and_sigcont_resumes
+        sigttin_prints_what_runs
+        the_same_name_again_takes_over_and_the_old_process_ends_with_conflict
+        a_worker_of_another_release_stays_inactive_and_says_why
+        hints_name_the_store_that_was_named
+        a_killed_worker_loses_nothing_and_the_next_of_its_name_goes_on_at_once
+        dev_starts_everything_proves_it_and_refuses_a_second_one
+        what_waits_when_dev_stops_runs_when_it_starts_again
+        an_app_of_its_own_has_the_same_commands_and_runs_its_own_kind;
 }

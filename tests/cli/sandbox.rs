@@ -8,12 +8,16 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::both::Engine;
+use crate::redis::server::Server;
+
 pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_sluicegate"))
 }
 
 pub(crate) struct Sandbox {
     pub(crate) dir: TempDir,
+    server: Option<Server>,
 }
 
 /// What a command came to.
@@ -44,7 +48,12 @@ impl Run {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        Self { dir: TempDir::new().expect("a folder") }
+        Self::on(Engine::Sqlite)
+    }
+
+    /// With a store that every process of it uses: SQLite's usual file, or a Redis server.
+    pub(crate) fn on(engine: Engine) -> Self {
+        Self { dir: TempDir::new().expect("a folder"), server: engine.server() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -52,8 +61,11 @@ impl Sandbox {
     }
 
     /// Where the store is unless a test says otherwise.
-    pub(crate) fn store(&self) -> PathBuf {
-        self.path("data/sluicegate/jobs.db")
+    pub(crate) fn url(&self) -> String {
+        match &self.server {
+            Some(server) => server.url(),
+            None => format!("sqlite:{}", self.path("data/sluicegate/jobs.db").display()),
+        }
     }
 
     pub(crate) fn command(&self, program: &Path) -> Command {
@@ -64,6 +76,9 @@ impl Sandbox {
             .env("XDG_DATA_HOME", self.path("data"))
             .env("XDG_CONFIG_HOME", self.path("config"));
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("USER", "tester");
+        if let Some(server) = &self.server {
+            command.env("SLUICEGATE_STORE", server.url());
+        }
         command
     }
 

@@ -302,7 +302,10 @@ fn h14_what_is_no_store_is_refused() {
         ("sqlite:", "empty"),
         ("sqlite::memory:", "lose every job"),
         ("sqlite:x.db?mode=ro", "no parameters"),
-        ("redis://localhost", "no Redis engine"),
+        ("redis://", "the host is missing"),
+        ("redis://localhost/jobs", "not a number"),
+        ("redis://localhost:x", "the port is not a number"),
+        ("rediss://localhost", "without TLS"),
         ("mysql://x", "expected `sqlite:PATH`"),
         ("jobs.txt", "expected `sqlite:PATH`"),
     ] {

@@ -8,10 +8,10 @@ use sluicegate::store::ErrorKind;
 
 use super::faulty::Faulty;
 use super::kit::{Request, Server};
+use crate::both::Engine;
 
-#[tokio::test]
-async fn a_job_is_stored_shown_and_listed() {
-    let server = Server::start(|api| api).await;
+async fn a_job_is_stored_shown_and_listed(engine: Engine) {
+    let server = Server::on(engine, |api| api).await;
     let body = r#"{"kind":"notify.email","queue":"mail","args":{"to":"ada@example.org"},"tags":{"incident":"4711"}}"#;
     let stored = server.post("/v1/jobs", body).await;
     assert_eq!(stored.status, 201, "{stored:?}");
@@ -35,9 +35,8 @@ async fn a_job_is_stored_shown_and_listed() {
     assert_eq!(server.get("/v1/jobs?queue=other").await.json()["jobs"], json!([]));
 }
 
-#[tokio::test]
-async fn a_page_leads_to_the_next_one() {
-    let server = Server::start(|api| api).await;
+async fn a_page_leads_to_the_next_one(engine: Engine) {
+    let server = Server::on(engine, |api| api).await;
     for _ in 0..5 {
         assert_eq!(server.post("/v1/jobs", r#"{"kind":"echo"}"#).await.status, 201);
     }
@@ -58,9 +57,8 @@ async fn a_page_leads_to_the_next_one() {
     assert_eq!(seen.len(), 5);
 }
 
-#[tokio::test]
-async fn the_same_key_and_content_is_the_same_job() {
-    let server = Server::start(|api| api).await;
+async fn the_same_key_and_content_is_the_same_job(engine: Engine) {
+    let server = Server::on(engine, |api| api).await;
     let send = async |key: &str, body: &str| {
         let request = Request::new("POST", "/v1/jobs").header("Idempotency-Key", key).json(body);
         server.send(request).await
@@ -85,9 +83,8 @@ async fn the_same_key_and_content_is_the_same_job() {
     assert_eq!(server.jobs().await, 1);
 }
 
-#[tokio::test]
-async fn h24_an_id_means_one_piece_of_work_for_good() {
-    let server = Server::start(|api| api).await;
+async fn h24_an_id_means_one_piece_of_work_for_good(engine: Engine) {
+    let server = Server::on(engine, |api| api).await;
     let id = sluicegate::JobId::new();
     let with = |rest: &str| format!(r#"{{"kind":"echo","id":"{id}",{rest}}}"#);
     assert_eq!(server.post("/v1/jobs", &with(r#""args":1"#)).await.status, 201);
@@ -108,9 +105,8 @@ async fn h24_an_id_means_one_piece_of_work_for_good() {
     assert_eq!(server.jobs().await, 1);
 }
 
-#[tokio::test]
-async fn a_held_unique_key_names_its_holder() {
-    let server = Server::start(|api| api).await;
+async fn a_held_unique_key_names_its_holder(engine: Engine) {
+    let server = Server::on(engine, |api| api).await;
     let body = r#"{"kind":"echo","unique":{"key":"report"}}"#;
     let holder = server.post("/v1/jobs", body).await.json()["id"].clone();
     let refused = server.post("/v1/jobs", body).await.problem(409, "UNIQUE_KEY_HELD");
@@ -189,9 +185,8 @@ async fn queries_are_strict() {
     assert_eq!(server.get("/v1/jobs?page_token=junk").await.status, 400);
 }
 
-#[tokio::test]
-async fn a_batch_answers_each_of_its_jobs() {
-    let server = Server::start(|api| api).await;
+async fn a_batch_answers_each_of_its_jobs(engine: Engine) {
+    let server = Server::on(engine, |api| api).await;
     let body = r#"{"jobs":[{"kind":"echo","args":1},{"kind":"../x"},{"kind":"echo","idempotency_key":"k"},
         {"kind":"echo","idempotency_key":"k"},{"kind":"echo","args":2,"idempotency_key":"k"},{"kind":"echo","typo":1}]}"#;
     let answer = server.post("/v1/jobs/batch", body).await;
@@ -205,9 +200,8 @@ async fn a_batch_answers_each_of_its_jobs() {
     assert_eq!(server.jobs().await, 2);
 }
 
-#[tokio::test]
-async fn a_batch_has_limits() {
-    let server = Server::start(|api| api).await;
+async fn a_batch_has_limits(engine: Engine) {
+    let server = Server::on(engine, |api| api).await;
     let jobs = |n: usize| format!(r#"{{"jobs":[{}]}}"#, vec![r#"{"kind":"echo"}"#; n].join(","));
     server.post("/v1/jobs/batch", &jobs(0)).await.problem(400, "OUT_OF_RANGE");
     server.post("/v1/jobs/batch", &jobs(1_001)).await.problem(400, "OUT_OF_RANGE");
@@ -295,4 +289,15 @@ async fn paths_are_exact_and_methods_are_named() {
         }
     }
     assert_eq!(server.jobs().await, 0, "h36: nothing but a POST changes anything");
+}
+
+on_both! {
+    #[tokio::test] async:
+        a_job_is_stored_shown_and_listed
+        a_page_leads_to_the_next_one
+        the_same_key_and_content_is_the_same_job
+        h24_an_id_means_one_piece_of_work_for_good
+        a_held_unique_key_names_its_holder
+        a_batch_answers_each_of_its_jobs
+        a_batch_has_limits;
 }

@@ -9,11 +9,12 @@ use sluicegate::Client;
 use sluicegate::http::{Api, serve_api};
 use sluicegate::names::Tier;
 use sluicegate::store::Store;
-use sluicegate::store::sqlite::SqliteStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::both::{Engine, Place};
 
 /// Nothing here takes so long, on any machine.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -28,16 +29,20 @@ pub(super) struct Server {
     pub(super) shutdown: CancellationToken,
     pub(super) served: JoinHandle<std::io::Result<()>>,
     pub(super) client: Client,
-    _dir: Option<tempfile::TempDir>,
+    _place: Option<Place>,
 }
 
 impl Server {
-    /// With a store of its own on disk.
+    /// Where it does not matter on which store.
     pub(super) async fn start(change: impl FnOnce(Api) -> Api) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&dir.path().join("jobs.db")).await.unwrap();
-        let mut server = Self::over(Arc::new(store), change);
-        server._dir = Some(dir);
+        Self::on(Engine::Sqlite, change).await
+    }
+
+    /// With a store of its own.
+    pub(super) async fn on(engine: Engine, change: impl FnOnce(Api) -> Api) -> Self {
+        let place = Place::new(engine);
+        let mut server = Self::over(place.open().await, change);
+        server._place = Some(place);
         server
     }
 
@@ -48,7 +53,7 @@ impl Server {
         let client = Client::new(store, Tier::default());
         let api = change(Api::new(client.clone()));
         let served = tokio::spawn(serve_api(listener, api, shutdown.clone()));
-        Self { address, shutdown, served, client, _dir: None }
+        Self { address, shutdown, served, client, _place: None }
     }
 
     pub(super) async fn send(&self, request: Request) -> Answer {

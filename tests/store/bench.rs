@@ -69,7 +69,7 @@ impl Harness for Redis {
         Self(Server::start())
     }
     async fn client(&self) -> Arc<dyn Store> {
-        reach(&self.0.url()).await
+        connect(&self.0.url()).await
     }
     async fn pass(&self, time: Duration) {
         self.0.pass(time);
@@ -82,7 +82,7 @@ impl Harness for Redis {
     }
 }
 
-pub(crate) async fn reach(url: &str) -> Arc<dyn Store> {
+pub(crate) async fn connect(url: &str) -> Arc<dyn Store> {
     sluicegate::store::open(&url.parse().expect("a URL")).await.expect("a store")
 }
 

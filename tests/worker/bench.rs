@@ -1,4 +1,4 @@
-//! A store in a folder of its own, kinds that do as they are told, and waiting with a deadline.
+//! A store of its own, kinds that do as they are told, and waiting with a deadline.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,11 +14,13 @@ use sluicegate::job::handler::Effect;
 use sluicegate::job::{Args, JobRecord, JobResult, NewJob, State};
 use sluicegate::names::{Kind, Release, Tier, WorkerName};
 use sluicegate::retry::RetryPolicy;
-use sluicegate::store::sqlite::SqliteStore;
 use sluicegate::store::{Insert, Store};
 use sluicegate::worker::{Options, Registry, Worker};
 use sluicegate::{Context, Handler, Job, Outcome};
 use tokio::sync::{Semaphore, watch};
+
+pub(crate) use crate::both::Engine;
+use crate::both::Place;
 
 /// Nothing here takes this long unless it is broken.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -173,17 +175,17 @@ impl Handler for Noop {
 
 /// A store of its own, and what the handlers say.
 pub(crate) struct Bench {
-    _folder: tempfile::TempDir,
+    _place: Place,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tier: Tier,
     pub(crate) signals: Signals,
 }
 
 impl Bench {
-    pub(crate) async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = SqliteStore::open(&folder.path().join("jobs.db")).await.expect("a store");
-        Self { _folder: folder, store: Arc::new(store), tier: Tier::default(), signals: Signals::default() }
+    pub(crate) async fn on(engine: Engine) -> Self {
+        let place = Place::new(engine);
+        let store = place.open().await;
+        Self { _place: place, store, tier: Tier::default(), signals: Signals::default() }
     }
 
     pub(crate) fn registry(&self) -> Registry {

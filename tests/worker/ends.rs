@@ -12,9 +12,8 @@ use sluicegate::worker::{Ended, Worker};
 use super::bench::*;
 use super::faulty::Faulty;
 
-#[tokio::test]
-async fn a_stop_lets_running_jobs_finish_and_removes_the_worker() {
-    let bench = Bench::new().await;
+async fn a_stop_lets_running_jobs_finish_and_removes_the_worker(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let worker = bench.worker().await;
     let id = bench.probe("gate").await;
     bench.signals.begun(1).await;
@@ -28,9 +27,8 @@ async fn a_stop_lets_running_jobs_finish_and_removes_the_worker() {
     assert_eq!(bench.store.workers(&bench.tier).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn a_stop_gives_back_what_did_not_finish_and_charges_nothing() {
-    let bench = Bench::new().await;
+async fn a_stop_gives_back_what_did_not_finish_and_charges_nothing(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let mut options = options();
     options.grace = Duration::from_millis(50);
     let worker = bench.worker_with(options).await;
@@ -45,9 +43,8 @@ async fn a_stop_gives_back_what_did_not_finish_and_charges_nothing() {
     }
 }
 
-#[tokio::test]
-async fn a_second_stop_cuts_the_grace_and_loses_nothing() {
-    let bench = Bench::new().await;
+async fn a_second_stop_cuts_the_grace_and_loses_nothing(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let mut options = options();
     options.grace = Duration::from_secs(3600);
     let worker = bench.worker_with(options).await;
@@ -63,9 +60,8 @@ async fn a_second_stop_cuts_the_grace_and_loses_nothing() {
     assert_eq!((job.state, job.failures), (State::Available, 0));
 }
 
-#[tokio::test]
-async fn a_hurried_stop_ends_although_the_store_is_away() {
-    let bench = Bench::new().await;
+async fn a_hurried_stop_ends_although_the_store_is_away(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let store = Faulty::around(Arc::clone(&bench.store));
     let worker = Worker::start(Arc::clone(&store) as _, bench.registry(), options()).await.unwrap();
     let id = bench.probe("gate").await;
@@ -80,9 +76,8 @@ async fn a_hurried_stop_ends_although_the_store_is_away() {
     assert_eq!(bench.get(id).await.state, State::Running);
 }
 
-#[tokio::test]
-async fn what_was_claimed_ahead_is_given_back_at_once() {
-    let bench = Bench::new().await;
+async fn what_was_claimed_ahead_is_given_back_at_once(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let mut options = options();
     options.slots = 1;
     let worker = bench.worker_with(options).await;
@@ -107,9 +102,8 @@ async fn what_was_claimed_ahead_is_given_back_at_once() {
     assert_eq!((states[&State::Available], states[&State::Running]), (2_000, 0));
 }
 
-#[tokio::test]
-async fn a_runtime_that_goes_away_takes_the_heartbeat_with_it() {
-    let bench = Bench::new().await;
+async fn a_runtime_that_goes_away_takes_the_heartbeat_with_it(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let (store, registry) = (Faulty::around(Arc::clone(&bench.store)), bench.registry());
     let theirs = Arc::clone(&store) as _;
     let worker = std::thread::spawn(move || {
@@ -124,4 +118,14 @@ async fn a_runtime_that_goes_away_takes_the_heartbeat_with_it() {
     }
     drop(worker);
     store.let_go().await;
+}
+
+on_both! {
+    #[tokio::test] async:
+        a_stop_lets_running_jobs_finish_and_removes_the_worker
+        a_stop_gives_back_what_did_not_finish_and_charges_nothing
+        a_second_stop_cuts_the_grace_and_loses_nothing
+        a_hurried_stop_ends_although_the_store_is_away
+        what_was_claimed_ahead_is_given_back_at_once
+        a_runtime_that_goes_away_takes_the_heartbeat_with_it;
 }

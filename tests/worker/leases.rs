@@ -16,9 +16,8 @@ async fn faulty(bench: &Bench) -> (Arc<Faulty>, Worker) {
     (store, worker)
 }
 
-#[tokio::test]
-async fn a_lost_lease_cancels_the_job_and_settles_nothing() {
-    let bench = Bench::new().await;
+async fn a_lost_lease_cancels_the_job_and_settles_nothing(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let (store, worker) = faulty(&bench).await;
     let id = bench.probe("heed").await;
     bench.signals.begun(1).await;
@@ -29,9 +28,8 @@ async fn a_lost_lease_cancels_the_job_and_settles_nothing() {
     assert_eq!((job.state, job.failures, job.history.len()), (State::Running, 0, 0));
 }
 
-#[tokio::test]
-async fn a_long_job_keeps_its_lease() {
-    let bench = Bench::new().await;
+async fn a_long_job_keeps_its_lease(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let mut options = options();
     options.lease = Duration::from_millis(300);
     let worker = bench.worker_with(options).await;
@@ -40,9 +38,8 @@ async fn a_long_job_keeps_its_lease() {
     assert_eq!(worker.facts().unwrap().lost, 0);
 }
 
-#[tokio::test]
-async fn a_blocked_runtime_keeps_its_leases_and_is_seen() {
-    let bench = Bench::new().await;
+async fn a_blocked_runtime_keeps_its_leases_and_is_seen(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let store = Arc::clone(&bench.store);
     let (registry, mut options) = (bench.registry(), options());
     options.lease = Duration::from_millis(500);
@@ -76,9 +73,8 @@ async fn a_blocked_runtime_keeps_its_leases_and_is_seen() {
     assert_eq!(bench.get(id).await.state, State::Completed);
 }
 
-#[tokio::test]
-async fn a_blocking_handler_that_ignores_its_cancellation_is_reported_as_stuck() {
-    let bench = Bench::new().await;
+async fn a_blocking_handler_that_ignores_its_cancellation_is_reported_as_stuck(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let worker = bench.worker().await;
     let id = bench.insert(NewJob::of(&Deaf {}).unwrap()).await;
     facts_say(&worker, "one is stuck", |facts| facts.presence.stuck == 1).await;
@@ -94,9 +90,8 @@ async fn a_blocking_handler_that_ignores_its_cancellation_is_reported_as_stuck()
     facts_say(&worker, "none is stuck", |facts| facts.presence.stuck == 0).await;
 }
 
-#[tokio::test]
-async fn suspects_run_one_at_a_time_and_hold_up_nobody_else() {
-    let bench = Bench::new().await;
+async fn suspects_run_one_at_a_time_and_hold_up_nobody_else(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let old = bench.worker().await;
     let ids = [bench.probe("gate").await, bench.probe("gate").await, bench.probe("gate").await];
     bench.signals.begun(3).await;
@@ -112,9 +107,8 @@ async fn suspects_run_one_at_a_time_and_hold_up_nobody_else() {
     }
 }
 
-#[tokio::test]
-async fn a_store_that_was_away_gets_the_outcomes_and_work_resumes_by_itself() {
-    let bench = Bench::new().await;
+async fn a_store_that_was_away_gets_the_outcomes_and_work_resumes_by_itself(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let (store, worker) = faulty(&bench).await;
     let id = bench.probe("gate").await;
     bench.signals.begun(1).await;
@@ -131,9 +125,8 @@ async fn a_store_that_was_away_gets_the_outcomes_and_work_resumes_by_itself() {
     assert_eq!(bench.signals.started.load(SeqCst), 2);
 }
 
-#[tokio::test]
-async fn a_store_that_refuses_for_good_ends_the_worker() {
-    let bench = Bench::new().await;
+async fn a_store_that_refuses_for_good_ends_the_worker(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let (store, worker) = faulty(&bench).await;
     store.corrupt.store(true, SeqCst);
     bench.probe("done").await;
@@ -143,9 +136,8 @@ async fn a_store_that_refuses_for_good_ends_the_worker() {
     }
 }
 
-#[tokio::test]
-async fn a_part_that_panics_ends_the_worker_and_its_heartbeat() {
-    let bench = Bench::new().await;
+async fn a_part_that_panics_ends_the_worker_and_its_heartbeat(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let (store, worker) = faulty(&bench).await;
     store.panics.store(true, SeqCst);
     bench.probe("done").await;
@@ -154,9 +146,8 @@ async fn a_part_that_panics_ends_the_worker_and_its_heartbeat() {
     store.let_go().await;
 }
 
-#[tokio::test]
-async fn an_idle_worker_makes_at_most_one_call_a_second() {
-    let bench = Bench::new().await;
+async fn an_idle_worker_makes_at_most_one_call_a_second(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let store = Faulty::around(Arc::clone(&bench.store));
     let mut options = options();
     let usual = sluicegate::worker::Options::default();
@@ -169,4 +160,17 @@ async fn an_idle_worker_makes_at_most_one_call_a_second() {
     facts_say(&worker, "eight seconds more", |facts| facts.state_age >= end).await;
     let calls = store.calls.load(SeqCst) - before;
     assert!((4..=9).contains(&calls), "{calls} calls in 8 s");
+}
+
+on_both! {
+    #[tokio::test] async:
+        a_lost_lease_cancels_the_job_and_settles_nothing
+        a_long_job_keeps_its_lease
+        a_blocked_runtime_keeps_its_leases_and_is_seen
+        a_blocking_handler_that_ignores_its_cancellation_is_reported_as_stuck
+        suspects_run_one_at_a_time_and_hold_up_nobody_else
+        a_store_that_was_away_gets_the_outcomes_and_work_resumes_by_itself
+        a_store_that_refuses_for_good_ends_the_worker
+        a_part_that_panics_ends_the_worker_and_its_heartbeat
+        an_idle_worker_makes_at_most_one_call_a_second;
 }

@@ -1,4 +1,4 @@
-//! The worker on a real SQLite store: what it promises, one named test each.
+//! The worker on real stores: what it promises, one named test each.
 
 #![allow(
     clippy::unwrap_used,

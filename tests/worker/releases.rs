@@ -23,9 +23,8 @@ async fn flip(bench: &Bench, expect: Option<u64>, name: &str) {
     assert!(matches!(flipped, Flipped::Now(_)), "{flipped:?}");
 }
 
-#[tokio::test]
-async fn a_worker_without_a_release_activates_default_in_a_tier_without_an_activation() {
-    let bench = Bench::new().await;
+async fn a_worker_without_a_release_activates_default_in_a_tier_without_an_activation(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let worker = bench.worker().await;
     active(&worker).await;
     let activation = bench.store.activation(&bench.tier).await.unwrap().expect("an activation");
@@ -34,9 +33,8 @@ async fn a_worker_without_a_release_activates_default_in_a_tier_without_an_activ
     assert!(ledger.iter().any(|entry| entry.by.who == "worker/w-1"), "{ledger:?}");
 }
 
-#[tokio::test]
-async fn a_named_release_waits_for_its_activation_and_says_so() {
-    let bench = Bench::new().await;
+async fn a_named_release_waits_for_its_activation_and_says_so(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let mut options = options();
     options.release = Some(release("r1"));
     let worker = bench.worker_with(options).await;
@@ -52,9 +50,8 @@ async fn a_named_release_waits_for_its_activation_and_says_so() {
     assert_eq!(worker.facts().unwrap().presence.generation, 1);
 }
 
-#[tokio::test]
-async fn another_release_stays_inactive_and_a_flip_hands_over() {
-    let bench = Bench::new().await;
+async fn another_release_stays_inactive_and_a_flip_hands_over(engine: Engine) {
+    let bench = Bench::on(engine).await;
     flip(&bench, None, "r1").await;
     let [mut one, mut two] = [options(), options()];
     (one.release, two.release) = (Some(release("r1")), Some(release("r2")));
@@ -73,9 +70,8 @@ async fn another_release_stays_inactive_and_a_flip_hands_over() {
     assert_eq!(job.release, Some(release("r2")));
 }
 
-#[tokio::test]
-async fn a_name_that_registers_again_takes_over() {
-    let bench = Bench::new().await;
+async fn a_name_that_registers_again_takes_over(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let old = bench.worker().await;
     let id = bench.probe("gate").await;
     bench.signals.begun(1).await;
@@ -90,9 +86,8 @@ async fn a_name_that_registers_again_takes_over() {
     ended(&new).await;
 }
 
-#[tokio::test]
-async fn a_quiet_worker_claims_nothing_until_it_resumes() {
-    let bench = Bench::new().await;
+async fn a_quiet_worker_claims_nothing_until_it_resumes(engine: Engine) {
+    let bench = Bench::on(engine).await;
     let worker = bench.worker().await;
     active(&worker).await;
     worker.quiet("ada looks at the disk");
@@ -109,4 +104,13 @@ async fn a_quiet_worker_claims_nothing_until_it_resumes() {
     worker.resume();
     bench.reaches(id, State::Completed).await;
     active(&worker).await;
+}
+
+on_both! {
+    #[tokio::test] async:
+        a_worker_without_a_release_activates_default_in_a_tier_without_an_activation
+        a_named_release_waits_for_its_activation_and_says_so
+        another_release_stays_inactive_and_a_flip_hands_over
+        a_name_that_registers_again_takes_over
+        a_quiet_worker_claims_nothing_until_it_resumes;
 }

@@ -87,7 +87,8 @@ async fn keep_listening(
         match tokio::time::timeout(ANSWER, subscribed(&client, &channel)).await {
             Ok(Ok(connection)) => {
                 failures = 0;
-                count.send_modify(|count| *count += 1); // whatever happened while nobody listened
+                // Whatever happened while nobody listened; before anybody is told that it stands, who would be woken for nothing.
+                count.send_modify(|count| *count += 1);
                 stands.send_replace(true);
                 listen_once(connection, &count).await;
                 stands.send_replace(false);

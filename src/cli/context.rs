@@ -82,8 +82,11 @@ impl Context {
         let config = self.config()?;
         let url = self.store_url(&config)?;
         if url.path().is_some_and(|path| !path.exists()) {
-            return Err(CliError::new(Exit::Unreachable, format!("there is no store {url} yet"))
-                .hint("`dev`, `work`, `serve` and `job enqueue` create it; nothing was created now"));
+            return Err(CliError::new(
+                Exit::Unreachable,
+                format!("cannot open store {url}: it does not exist yet"),
+            )
+            .hint("`dev`, `work`, `serve` and `job enqueue` create it; nothing was created now"));
         }
         Ok((store::open_wanting(&url, config.durability()).await?, config.tier()))
     }

@@ -188,7 +188,7 @@ fn hints_name_the_store_that_was_named(engine: Engine) {
     assert_eq!(args[..3], [url.as_str(), "job", "show"], "{run:?}");
     elsewhere.run(&["job", "show", args[3], "--store", args[0]]).exits(0);
     sandbox.run(&["job", "show", args[3]]).exits(0);
-    elsewhere.run(&["job", "show", args[3]]).exits(10);
+    elsewhere.run(&["job", "show", args[3]]).exits(13);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn settings_of_unknown_kinds_are_refused_where_kinds_matter() {
             assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
             assert!(ran.err.contains(wanted), "{args:?}: {ran:?}");
         }
-        home.ok(&["status"]);
+        home.ok(&["job", "enqueue", "echo"]);
     }
 }
 
@@ -290,7 +290,7 @@ fn h14_a_password_in_a_store_url_is_never_printed() {
         ] {
             assert!(!ran.err.contains("nary") && !ran.out.contains("nary"), "{url}: {ran:?}");
         }
-        assert_eq!(home.run(&["status", "--store", url]).code, 2);
+        assert!([2, 13].contains(&home.run(&["status", "--store", url]).code));
     }
 }
 
@@ -305,7 +305,7 @@ fn h14_what_is_no_store_is_refused() {
         ("redis://", "the host is missing"),
         ("redis://localhost/jobs", "not a number"),
         ("redis://localhost:x", "the port is not a number"),
-        ("rediss://localhost", "without TLS"),
+        ("redis+cluster://localhost", "single servers only"),
         ("mysql://x", "expected `sqlite:PATH`"),
         ("jobs.txt", "expected `sqlite:PATH`"),
     ] {

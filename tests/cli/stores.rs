@@ -135,6 +135,25 @@ fn every_directory_finds_the_same_store_and_tiers_are_apart() {
     assert_eq!((ran.code, ran.err.contains("--store sqlite:PATH")), (2, true), "{ran:?}");
 }
 
+/// A slip in the path of a store: the commands that look said "0 jobs waiting", of a store that they had just created.
+#[test]
+fn commands_that_look_create_no_store() {
+    let home = Home::new();
+    for args in [
+        &["status"][..],
+        &["job", "list"],
+        &["job", "show", "job_00000000000000000000000000"],
+        &["job", "wait", "job_00000000000000000000000000"],
+        &["job", "cancel", "job_00000000000000000000000000"],
+        &["queue", "list"],
+    ] {
+        let ran = home.run(&[args, &["--store", "sqlite:slip/jobs.db"]].concat());
+        assert_eq!(ran.code, 13, "{args:?}: {ran:?}");
+        assert!(ran.err.contains("does not exist yet") && ran.err.contains("nothing was created"), "{ran:?}");
+    }
+    assert!(!home.path("slip").exists());
+}
+
 #[test]
 fn hints_are_commands_that_work_as_they_are_printed() {
     let home = Home::new();
@@ -147,6 +166,7 @@ fn hints_are_commands_that_work_as_they_are_printed() {
     assert_eq!(shown.code, 0, "{shown:?}");
 
     let next = |args: &[&str]| home.run(args).err.rsplit("sluicegate ").next().unwrap().trim().to_owned();
+    home.enqueue(&["echo"]);
     assert_eq!(next(&["status"]), "work");
     assert_eq!(home.run(&["status", "--json"]).err, "");
     assert_eq!(home.run(&["-q", "status"]).err, "");

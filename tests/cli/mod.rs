@@ -1,6 +1,7 @@
 //! The program as people and pipelines meet it: the real binary, in a home of its own.
 
 mod basics;
+mod from_file;
 mod full_disk;
 mod jobs;
 mod kit;

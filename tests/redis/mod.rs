@@ -3,6 +3,7 @@
 mod clock;
 mod faults;
 mod kit;
+mod overfull;
 mod pipe;
 pub(crate) mod proxy;
 pub(crate) mod resp;

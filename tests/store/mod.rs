@@ -11,7 +11,7 @@
 )]
 
 mod attempts;
-mod bench;
+pub(crate) mod bench;
 mod control;
 mod edges;
 mod fences;

@@ -44,6 +44,7 @@ impl From<StoreError> for CliError {
         let exit = match error.kind {
             ErrorKind::Unavailable | ErrorKind::Timeout => Exit::Unreachable,
             ErrorKind::Refused | ErrorKind::Unsupported => Exit::Usage,
+            ErrorKind::Denied => Exit::Auth,
             _ => Exit::Error,
         };
         let hints = error.hint.clone().into_iter().collect();

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Unsupported,
     /// A limit of the call was broken by the caller.
     Refused,
+    /// Credentials are missing, wrong, or do not allow what is needed.
+    Denied,
 }
 
 /// A store that could not answer: what was tried, where, why, and what to do.
@@ -59,6 +61,15 @@ impl StoreError {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same after a part of the operation was done: nobody knows what became of it, even if nothing could be reached now.
+    #[must_use]
+    pub fn after_a_part(self) -> Self {
+        match self.kind {
+            ErrorKind::Unavailable => Self { kind: ErrorKind::Timeout, ..self },
+            _ => self,
+        }
     }
 
     /// Whether trying again later can help by itself.

@@ -2,10 +2,10 @@
 
 use deadpool_redis::redis;
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::moves::{Move, Sight, Source, Target, elsewhere, end_waiting};
 use super::record::Stored;
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::sweep::make_available;
 use super::value::{Values, strange};
 use super::{RedisStore, prefix};

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::moves::{Move, Sight, Source, Target, end_waiting};
 use super::record::{Found, Stored};
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::value::Values;
 use super::{RedisStore, prefix};
 use crate::activation::{Activation, Decision, decide};
@@ -22,7 +22,8 @@ impl RedisStore {
         loop {
             let mut values = self.try_claim(ask).await?;
             match values.int()? {
-                0 => return self.batch(ask, values).await,
+                // The jobs are taken: if their names cannot be read, nobody was told of them.
+                0 => return self.batch(ask, values).await.map_err(StoreError::after_a_part),
                 1 => {
                     let now = values.time()?;
                     return Ok(Claim::NotActive { current: self.activation_from(&values.bytes()?)?, now });

@@ -5,9 +5,9 @@ use std::time::Duration;
 use deadpool_redis::redis;
 use serde::{Deserialize, Serialize};
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::record::{read_entry, read_presence, read_versioned};
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::value::{Values, damaged, int, strange};
 use super::{RedisStore, prefix};
 use crate::activation::{Activation, Mode, WorkerState};

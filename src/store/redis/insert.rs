@@ -3,13 +3,12 @@
 
 use std::collections::HashSet;
 
-use deadpool_redis::redis;
 use serde_json::json;
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::moves::{Sight, hex};
 use super::record::{Completed, Found, fresh, read};
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::value::{Values, damaged, strange};
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
@@ -65,7 +64,10 @@ impl RedisStore {
                         && job.extras.unique.as_ref().is_none_or(|unique| keys.insert(&unique.key))
                 })
             });
-            self.round(tier, jobs, round, &mut answers).await?;
+            if let Err(error) = self.round(tier, jobs, round, &mut answers).await {
+                let stored = answers.iter().flatten().any(|answer| matches!(answer, Insert::Stored { .. }));
+                return Err(if stored { error.after_a_part() } else { error });
+            }
             todo = later;
         }
         answers.into_iter().map(|answer| answer.ok_or_else(|| strange("insert", self.link.place()))).collect()
@@ -86,12 +88,12 @@ impl RedisStore {
                 return Ok(());
             }
             let batch: Vec<&NewJob> = round.iter().filter_map(|at| jobs.get(*at)).collect();
-            let (mut values, due) = self.try_insert(tier, &batch, &unique).await?;
+            let (mut values, due, replicas) = self.try_insert(tier, &batch, &unique).await?;
             match values.int()? {
                 1 => {
                     values.time()?;
                     let states = values.bytes()?.unwrap_or_default();
-                    let durability = self.settled_durability().await?;
+                    let durability = self.survives(replicas)?;
                     for (n, (at, job)) in round.iter().zip(batch).enumerate() {
                         let waits =
                             due.iter().position(|d| *d == n).and_then(|d| states.get(d)) == Some(&b'2');
@@ -103,6 +105,7 @@ impl RedisStore {
                     return Ok(());
                 }
                 0 => {
+                    self.also_survives(tier).await?;
                     values.time()?;
                     while values.left() > 3 {
                         let n = usize::try_from(values.int()?).unwrap_or(usize::MAX);
@@ -129,13 +132,14 @@ impl RedisStore {
         Err(self.contended("insert"))
     }
 
-    /// The script; and which of the batch have a time of their own.
+    /// The script; which of the batch have a time of their own; and how many replicas have it, if some are asked for.
     async fn try_insert(
         &self,
         tier: &Tier,
         batch: &[&NewJob],
         unique: &[(usize, String)],
-    ) -> Result<(Values, Vec<usize>), StoreError> {
+    ) -> Result<(Values, Vec<usize>, u32), StoreError> {
+        let (identity, sids) = self.numbers(tier, batch).await?;
         let (mut runs, mut due, mut expiry) = (Vec::<Run>::new(), Vec::new(), Vec::new());
         let mut counts: Vec<(u16, u8, i64)> = Vec::new();
         let mut add = |sid, code| match counts.iter_mut().find(|(s, c, _)| (*s, *c) == (sid, code)) {
@@ -144,8 +148,7 @@ impl RedisStore {
         };
         let (mut ids, mut bodies, mut waits) =
             (Vec::with_capacity(batch.len() * 16), Vec::with_capacity(batch.len()), Vec::new());
-        for (n, job) in batch.iter().enumerate() {
-            let sid = self.number(tier, &job.queue, &job.kind).await?;
+        for (n, (job, sid)) in batch.iter().zip(sids).enumerate() {
             ids.extend_from_slice(job.id.as_bytes());
             bodies.push(fresh(job, n, sid));
             add(sid, INSERTED);
@@ -176,7 +179,7 @@ impl RedisStore {
                 Some(json!([job.extras.unique.as_ref()?.key, expected, hex(job.id.as_bytes())]))
             })
             .collect();
-        let identity = String::from_utf8(self.streams.identity(tier)).unwrap_or_default();
+        let identity = String::from_utf8(identity).unwrap_or_default();
         let runs: Vec<_> =
             runs.iter().map(|run| json!([run.part, run.priority, run.first, run.count, run.sid])).collect();
         let plan = json!({
@@ -184,28 +187,40 @@ impl RedisStore {
         });
         let mut args = Args::new().arg(ids).arg(plan.to_string());
         bodies.into_iter().for_each(|body| args.push(body));
-        let answer = self.link.script(Script::Insert, &prefix(tier), Lane::In, args).await?;
-        Ok((Values::of(answer, "insert", self.link.place())?, waits))
+        let prefix = prefix(tier);
+        let (answer, replicas) = match self.server.wanted() {
+            Some(Durability::Replica(wanted)) => {
+                self.link.script_on_replicas(Script::Insert, &prefix, Lane::In, args, wanted).await?
+            }
+            _ => (self.link.script(Script::Insert, &prefix, Lane::In, args).await?, 0),
+        };
+        Ok((Values::of(answer, "insert", self.link.place())?, waits, replicas))
     }
 
-    /// What an insert that was just done survives. Fewer replicas than were asked for is no success: the job is there, and
+    /// What an insert that so many replicas have survives. Fewer than were asked for is no success: the job is there, and
     /// nobody knows for how long.
-    async fn settled_durability(&self) -> Result<Durability, StoreError> {
+    fn survives(&self, got: u32) -> Result<Durability, StoreError> {
         let Some(Durability::Replica(wanted)) = self.server.wanted() else {
             return Ok(self.server.durability());
         };
-        let mut wait = redis::cmd("WAIT");
-        wait.arg(wanted).arg(1_000);
-        let answer = self.link.command("insert", Lane::In, &wait).await?;
-        let got = super::value::int(&answer).unwrap_or_default();
-        if got >= i64::from(wanted) {
-            return Ok(Durability::Replica(u32::try_from(got).unwrap_or(wanted)));
+        if got >= wanted {
+            return Ok(Durability::Replica(got));
         }
         let detail = format!("stored, but only {got} of {wanted} replicas have it after 1 s");
         Err(self
             .link
             .error("insert", ErrorKind::Timeout, detail)
             .hint("look at the replicas, or ask for less with `store.durability`"))
+    }
+
+    /// That a job is there already is a success only if the replicas have it as well. A write after it tells.
+    async fn also_survives(&self, tier: &Tier) -> Result<(), StoreError> {
+        if let Some(Durability::Replica(wanted)) = self.server.wanted() {
+            let (prefix, nothing) = (prefix(tier), Args::new());
+            let write = self.link.script_on_replicas(Script::Probe, &prefix, Lane::In, nothing, wanted);
+            self.survives(write.await?.1)?;
+        }
+        Ok(())
     }
 
     /// The answer of the job that has the id already.

@@ -5,23 +5,26 @@
 //! A connection that fails in any way that could come from the server's role or state is thrown away: a demoted master
 //! still answers PING.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool_redis::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use deadpool_redis::redis::{
-    self, AsyncConnectionConfig, ConnectionInfo, ErrorKind as Kind, IntoConnectionInfo as _, RedisError,
-    ServerErrorKind, Value, aio::MultiplexedConnection,
+    self, AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, RedisError, RedisResult, Value,
+    aio::MultiplexedConnection,
 };
-use deadpool_redis::{Manager, Pool, PoolError, Runtime};
-use tokio::sync::{Mutex, oneshot};
+use deadpool_redis::{Manager, Pool, Runtime};
+use tokio::sync::oneshot;
 
-use super::scripts::{SCRIPTS, Script};
+use super::errors::spoils;
+use super::greeting::greet;
+use super::scripts::{Args, Script, evaluate};
+use crate::clock::instant;
 use crate::location::RedisUrl;
 use crate::store::{ErrorKind, StoreError};
 
 /// A call is answered within this, or nobody knows what became of it.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(2);
 /// Most calls on their way on one connection.
 const IN_FLIGHT: usize = 4_096;
@@ -47,9 +50,27 @@ pub(super) struct Link {
     /// Dropping it ends the thread.
     _alive: oneshot::Sender<()>,
     pool: Pool,
-    lanes: [Mutex<Option<Held>>; LANES],
+    lanes: [Line; LANES],
     client: redis::Client,
     place: String,
+}
+
+/// A lane: its connection, and who makes the next one.
+#[derive(Default)]
+struct Line {
+    held: Mutex<Option<Held>>,
+    /// One at a time, with how the last one failed: whoever waited meanwhile need not try again.
+    connecting: tokio::sync::Mutex<Option<(Instant, StoreError)>>,
+}
+
+impl Line {
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connection(&self) -> Option<(MultiplexedConnection, u64)> {
+        self.held().as_ref().map(|held| ((**held.object).clone(), held.number))
+    }
 }
 
 /// A connection of a lane; its number tells it from the one that took its place.
@@ -118,7 +139,7 @@ impl Link {
         &self.client
     }
 
-    fn lane(&self, lane: Lane) -> &Mutex<Option<Held>> {
+    fn lane(&self, lane: Lane) -> &Line {
         let [a, b, c, d] = &self.lanes;
         match lane {
             Lane::In => a,
@@ -133,34 +154,85 @@ impl Link {
         op: &'static str,
         lane: Lane,
     ) -> Result<(MultiplexedConnection, u64), StoreError> {
-        let mut held = self.lane(lane).lock().await;
-        if let Some(held) = &*held {
-            return Ok(((**held.object).clone(), held.number));
+        let line = self.lane(lane);
+        if let Some(connection) = line.connection() {
+            return Ok(connection);
         }
-        let pool = self.pool.clone();
-        // Connections must be driven by the thread, whoever asks for them.
-        let got = self.io.spawn(async move { pool.get().await }).await;
-        let object = match got {
-            Ok(Ok(object)) => object,
-            Ok(Err(error)) => return Err(self.unreachable(op, &error)),
-            Err(error) => return Err(self.error(op, ErrorKind::Unavailable, error)),
+        let asked = instant();
+        let Ok(mut failed) = tokio::time::timeout(CONNECT, line.connecting.lock()).await else {
+            return Err(self.no_connection(op));
         };
-        let new = Held { object: Arc::new(object), number: fastrand::u64(1..) };
-        let connection = (**new.object).clone();
-        let number = new.number;
-        *held = Some(new);
-        Ok((connection, number))
+        if let Some(connection) = line.connection() {
+            return Ok(connection);
+        }
+        if let Some((at, error)) = &*failed
+            && *at >= asked
+        {
+            return Err(StoreError { op, ..error.clone() });
+        }
+        match self.connect(op).await {
+            Ok(object) => {
+                *failed = None;
+                let new = Held { object: Arc::new(object), number: fastrand::u64(1..) };
+                let connection = ((**new.object).clone(), new.number);
+                *line.held() = Some(new);
+                Ok(connection)
+            }
+            Err(error) => {
+                *failed = Some((instant(), error.clone()));
+                Err(error)
+            }
+        }
     }
 
-    /// Throws a connection away, unless another took its place.
-    async fn discard(&self, lane: Lane, number: u64) {
-        let mut held = self.lane(lane).lock().await;
-        if held.as_ref().is_some_and(|held| held.number == number)
-            && let Some(Held { object, .. }) = held.take()
-            && let Ok(object) = Arc::try_unwrap(object)
-        {
-            drop(deadpool_redis::Connection::take(object));
+    /// Connections must be driven by the thread, whoever asks for them.
+    async fn connect(&self, op: &'static str) -> Result<deadpool_redis::Connection, StoreError> {
+        let (pool, address) = (self.pool.clone(), self.client.get_connection_info().addr().clone());
+        let got = self.io.spawn(async move {
+            match tokio::time::timeout(CONNECT, greet(&address)).await {
+                Ok(Ok(())) => Ok(pool.get().await),
+                Ok(Err(stranger)) => Err(Some(stranger)),
+                Err(_) => Err(None),
+            }
+        });
+        match got.await {
+            Ok(Ok(Ok(object))) => Ok(object),
+            Ok(Ok(Err(error))) => Err(self.unreachable(op, &error)),
+            Ok(Err(Some(stranger))) => Err(stranger.error(op, &self.place)),
+            Ok(Err(None)) => Err(self.no_connection(op)),
+            Err(error) => Err(self.error(op, ErrorKind::Unavailable, error)),
         }
+    }
+
+    /// Throws a connection away, unless another took its place. What ended it has ended those of the other lanes, or they
+    /// reach the same wrong server: what is on its way on them goes on, and the next call makes a new one.
+    fn discard(&self, lane: Lane, number: u64) {
+        if self.lane(lane).held().as_ref().is_none_or(|held| held.number != number) {
+            return;
+        }
+        for line in &self.lanes {
+            if let Some(Held { object, .. }) = line.held().take()
+                && let Ok(object) = Arc::try_unwrap(object)
+            {
+                drop(deadpool_redis::Connection::take(object));
+            }
+        }
+    }
+
+    /// What became of a call on a connection.
+    fn heard<T>(
+        &self,
+        op: &'static str,
+        lane: Lane,
+        number: u64,
+        answer: RedisResult<T>,
+    ) -> Result<T, StoreError> {
+        answer.map_err(|error| {
+            if spoils(&error) {
+                self.discard(lane, number);
+            }
+            self.explain(op, &error)
+        })
     }
 
     /// Runs a command.
@@ -171,15 +243,8 @@ impl Link {
         command: &redis::Cmd,
     ) -> Result<Value, StoreError> {
         let (mut connection, number) = self.connection(op, lane).await?;
-        match connection.send_packed_command(command).await.and_then(Value::extract_error) {
-            Ok(value) => Ok(value),
-            Err(error) => {
-                if spoils(&error) {
-                    self.discard(lane, number).await;
-                }
-                Err(self.explain(op, &error))
-            }
-        }
+        let answer = connection.send_packed_command(command).await.and_then(Value::extract_error);
+        self.heard(op, lane, number, answer)
     }
 
     /// Runs commands one after the other, in one round trip.
@@ -191,15 +256,8 @@ impl Link {
     ) -> Result<Vec<Value>, StoreError> {
         let (mut connection, number) = self.connection(op, lane).await?;
         let answers = connection.send_packed_commands(commands, 0, commands.len()).await;
-        match answers.and_then(|answers| answers.into_iter().map(Value::extract_error).collect()) {
-            Ok(answers) => Ok(answers),
-            Err(error) => {
-                if spoils(&error) {
-                    self.discard(lane, number).await;
-                }
-                Err(self.explain(op, &error))
-            }
-        }
+        let answers = answers.and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
+        self.heard(op, lane, number, answers)
     }
 
     /// Runs a script; a server that does not know it is told all of them first.
@@ -212,34 +270,31 @@ impl Link {
     ) -> Result<Value, StoreError> {
         let op = script.op();
         let (mut connection, number) = self.connection(op, lane).await?;
-        let mut command = redis::Cmd::with_capacity(4 + args.0.len(), 256 + args.1);
-        command.arg("EVALSHA").arg(SCRIPTS.hash(script)).arg(1).arg(prefix);
-        for arg in &args.0 {
-            command.arg(arg.as_slice());
-        }
-        let mut answer = connection.send_packed_command(&command).await.and_then(Value::extract_error);
-        if let Err(error) = &answer
-            && error.kind() == Kind::Server(ServerErrorKind::NoScript)
-        {
-            for text in SCRIPTS.texts() {
-                let load = redis::cmd("SCRIPT").arg("LOAD").arg(text).to_owned();
-                connection
-                    .send_packed_command(&load)
-                    .await
-                    .and_then(Value::extract_error)
-                    .map_err(|error| self.explain(op, &error))?;
-            }
-            answer = connection.send_packed_command(&command).await.and_then(Value::extract_error);
-        }
-        match answer {
-            Ok(value) => Ok(value),
-            Err(error) => {
-                if spoils(&error) {
-                    self.discard(lane, number).await;
-                }
-                Err(self.explain(op, &error))
-            }
-        }
+        let answer = evaluate(&mut connection, script, prefix, &args).await;
+        self.heard(op, lane, number, answer)
+    }
+
+    /// The same, and then waits until so many replicas have it, or for a second; says how many have. On the same connection:
+    /// on another one `WAIT` would wait for nothing.
+    pub(super) async fn script_on_replicas(
+        &self,
+        script: Script,
+        prefix: &str,
+        lane: Lane,
+        args: Args,
+        replicas: u32,
+    ) -> Result<(Value, u32), StoreError> {
+        let op = script.op();
+        let (mut connection, number) = self.connection(op, lane).await?;
+        let both = async {
+            let answer = evaluate(&mut connection, script, prefix, &args).await?;
+            let wait = redis::cmd("WAIT").arg(replicas).arg(1_000).to_owned();
+            let got = connection.send_packed_command(&wait).await.and_then(Value::extract_error)?;
+            let got = super::value::int(&got).and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
+            Ok((answer, got))
+        };
+        let answer = both.await;
+        self.heard(op, lane, number, answer)
     }
 
     pub(super) fn error(
@@ -251,74 +306,9 @@ impl Link {
         StoreError::new(op, &self.place, kind, detail)
     }
 
-    /// What it means when there is no connection: nothing happened.
-    fn unreachable(&self, op: &'static str, error: &PoolError) -> StoreError {
-        match error {
-            PoolError::Backend(error) => match self.explain(op, error) {
-                error if error.kind == ErrorKind::Timeout => {
-                    StoreError { kind: ErrorKind::Unavailable, ..error }
-                }
-                error => error,
-            },
-            PoolError::Timeout(_) => self
-                .error(op, ErrorKind::Unavailable, format!("no connection within {} s", CONNECT.as_secs()))
-                .hint("check that Redis runs there and that nothing drops the packets"),
-            other => self.error(op, ErrorKind::Unavailable, other),
-        }
-    }
-
-    /// What an error of the server or of the connection means for a caller, with the way out.
-    pub(super) fn explain(&self, op: &'static str, error: &RedisError) -> StoreError {
-        let text = error.to_string();
-        let code = error.code().unwrap_or_default();
-        let (kind, hint) = match (error.kind(), code) {
-            (Kind::Server(ServerErrorKind::ReadOnly), _) => (
-                ErrorKind::ReadOnly,
-                "this is a replica (or was demoted): name the master; after a failover everything resumes by itself",
-            ),
-            (_, "OOM") => (
-                ErrorKind::Full,
-                "Redis has reached `maxmemory`: workers go on and make room; raise the limit, or purge what nobody needs",
-            ),
-            (_, "MISCONF") => (
-                ErrorKind::Full,
-                "Redis cannot write to its disk and refuses writes: free space there, and see its log",
-            ),
-            (Kind::Server(ServerErrorKind::NoPerm), _) => (
-                ErrorKind::Refused,
-                "this Redis user lacks a permission: it needs `~sg:* &sg:* +@all -@admin -@dangerous +info +config|get`",
-            ),
-            (Kind::AuthenticationFailed, _) | (_, "NOAUTH" | "WRONGPASS") => (
-                ErrorKind::Refused,
-                "check the user and the password in `store.url` or `store.password_file`",
-            ),
-            (_, "BUSY") => (
-                ErrorKind::Unavailable,
-                "a script of another client keeps Redis busy: `redis-cli SCRIPT KILL`",
-            ),
-            (_, "NOREPLICAS") => {
-                (ErrorKind::Unavailable, "Redis has fewer replicas than its `min-replicas-to-write` asks for")
-            }
-            (
-                Kind::Server(
-                    ServerErrorKind::BusyLoading
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::ClusterDown
-                    | ServerErrorKind::TryAgain,
-                ),
-                _,
-            ) => (ErrorKind::Unavailable, ""),
-            (Kind::Io, _) if error.is_connection_refusal() => {
-                (ErrorKind::Unavailable, "check that Redis runs there: `redis-cli -u URL ping`")
-            }
-            // It was sent, perhaps: nobody knows what became of it.
-            (Kind::Io, _) => (ErrorKind::Timeout, ""),
-            (Kind::Parse, _) => (ErrorKind::Unavailable, "what answers there does not speak Redis"),
-            (Kind::InvalidClientConfig | Kind::RESP3NotSupported, _) => (ErrorKind::Unsupported, ""),
-            _ => (ErrorKind::Corrupt, ""),
-        };
-        let answer = self.error(op, kind, crate::names::shown_long(&text));
-        if hint.is_empty() { answer } else { answer.hint(hint) }
+    pub(super) fn no_connection(&self, op: &'static str) -> StoreError {
+        self.error(op, ErrorKind::Unavailable, format!("no connection within {} s", CONNECT.as_secs()))
+            .hint("check that Redis runs there and that nothing drops the packets")
     }
 }
 
@@ -337,37 +327,4 @@ fn secure() -> Result<(), &'static str> {
 #[cfg(not(feature = "tls"))]
 const fn secure() -> Result<(), &'static str> {
     Err("built without the feature `tls`")
-}
-
-/// Whether the connection is of no use after this, or reaches the wrong server.
-fn spoils(error: &RedisError) -> bool {
-    !matches!(
-        error.kind(),
-        Kind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoScript | ServerErrorKind::NoPerm)
-    ) && !matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY" | "NOREPLICAS"))
-}
-
-/// The arguments of a script, and how long they are together.
-#[derive(Debug, Default)]
-pub(super) struct Args(Vec<Vec<u8>>, usize);
-
-impl Args {
-    pub(super) fn new() -> Self {
-        Self::default()
-    }
-
-    pub(super) fn push(&mut self, arg: impl Into<Vec<u8>>) {
-        let arg = arg.into();
-        self.1 += arg.len() + 16;
-        self.0.push(arg);
-    }
-
-    pub(super) fn arg(mut self, arg: impl Into<Vec<u8>>) -> Self {
-        self.push(arg);
-        self
-    }
-
-    pub(super) fn number(self, n: impl std::fmt::Display) -> Self {
-        self.arg(n.to_string())
-    }
 }

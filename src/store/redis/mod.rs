@@ -21,11 +21,13 @@
 //! | `activation`, `ledger`, `workers`, `seen`, `records:SPACE`, `keys:SPACE` | the control plane |
 //! | `meta`, `seq`, `turns`, `versions` | sweeps and the store's identity; sequences |
 //!
-//! `link` reaches the server, `scripts` and `value` talk to it, `server` judges its settings, `moves` commits decisions.
+//! `link` reaches the server (`greeting`: who is it?), `scripts`, `value` and `errors` talk to it, `server` judges its settings, `moves` commits decisions.
 
 mod act;
 mod claim;
 mod control;
+mod errors;
+mod greeting;
 mod insert;
 mod link;
 mod moves;
@@ -127,6 +129,8 @@ impl Store for RedisStore {
 
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
         self.bounded("insert", jobs.len())?;
+        // What it promises, and whether it keeps anything at all, may have changed since it was opened.
+        self.server.judge_now_and_then(&self.link, "insert").await?;
         self.insert_jobs(tier, &jobs).await
     }
 

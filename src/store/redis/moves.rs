@@ -4,9 +4,9 @@
 use deadpool_redis::redis::Value;
 use serde_json::json;
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::record::{Completed, Found, Lease, Stored, Story, read};
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::value::{Values, damaged, int};
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
@@ -195,6 +195,22 @@ impl RedisStore {
         lease: Option<Nonce>,
         ids: &[JobId],
     ) -> Result<Looked, StoreError> {
+        self.look_at(tier, lease, ids, true).await
+    }
+
+    /// The same for a sweep: a damaged job is as one that is not there, since it must not hold all others up. Whoever asks for
+    /// it is told.
+    pub(super) async fn look_past_damage(&self, tier: &Tier, ids: &[JobId]) -> Result<Looked, StoreError> {
+        self.look_at(tier, None, ids, false).await
+    }
+
+    async fn look_at(
+        &self,
+        tier: &Tier,
+        lease: Option<Nonce>,
+        ids: &[JobId],
+        strict: bool,
+    ) -> Result<Looked, StoreError> {
         let mut args = Args::new().arg(lease.map_or(Vec::new(), |nonce| nonce.as_bytes().to_vec()));
         ids.iter().for_each(|id| args.push(*id.as_bytes()));
         let (op, place) = (Script::Look.op(), self.link.place());
@@ -208,10 +224,20 @@ impl RedisStore {
         let lease = values.bytes()?.map(|bytes| Lease::read(&bytes)).transpose().map_err(wrong)?;
         let mut sights = Vec::with_capacity(ids.len());
         for id in ids {
+            let found = values.bytes()?.map(|bytes| read(&bytes)).transpose();
+            let completed = values.bytes()?.map(|bytes| Completed::read(&bytes)).transpose();
+            let (found, completed) = match (found, completed) {
+                (Ok(found), Ok(completed)) => (found, completed),
+                (Err(error), _) | (_, Err(error)) if strict => return Err(wrong(error)),
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::debug!(%id, %error, "a job is damaged: it is left as it is");
+                    (None, None)
+                }
+            };
             sights.push(Sight {
                 id: *id,
-                found: values.bytes()?.map(|bytes| read(&bytes)).transpose().map_err(wrong)?,
-                completed: values.bytes()?.map(|bytes| Completed::read(&bytes)).transpose().map_err(wrong)?,
+                found,
+                completed,
                 stands: values.bytes()?.is_some_and(|list| !list.is_empty()),
                 wish: values.int()? == 1,
             });

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use deadpool_redis::redis;
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::moves::Sight;
 use super::record::{CHUNK, Lease, Stored};
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::sweep::Counters;
 use super::value::{Values, damaged, int};
 use super::{RedisStore, prefix};

@@ -172,8 +172,22 @@ impl Server {
 
     /// The same, unless it was done a moment ago.
     pub(super) async fn judge_now_and_then(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
-        let due = self.known().read_at.is_none_or(|at| at.elapsed() >= EVERY);
-        if due { self.judge(link, op).await } else { self.must_be_safe(link.place()) }
+        let due = {
+            let mut known = self.known();
+            let due = known.read_at.is_none_or(|at| at.elapsed() >= EVERY);
+            if due {
+                known.read_at = Some(instant()); // one of many callers reads
+            }
+            due
+        };
+        if !due {
+            return self.must_be_safe(link.place());
+        }
+        // Whatever becomes of this question, nothing was changed by it.
+        self.judge(link, op).await.map_err(|error| match error.kind {
+            ErrorKind::Timeout => StoreError { kind: ErrorKind::Unavailable, ..error },
+            _ => error,
+        })
     }
 
     /// No job is taken from a server that may drop it.
@@ -214,10 +228,125 @@ async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
     // Managed servers do not allow CONFIG. Then the fsync policy is unknown, and counts as the worse one.
     let mut ask = redis::cmd("CONFIG");
     ask.arg("GET").arg("appendfsync");
-    if let Ok(redis::Value::Array(values)) = link.command(op, Lane::Beat, &ask).await
-        && let Some(redis::Value::BulkString(fsync)) = values.into_iter().nth(1)
-    {
-        facts.appendfsync = String::from_utf8(fsync).ok();
+    match link.command(op, Lane::Beat, &ask).await {
+        Ok(redis::Value::Array(values)) => {
+            if let Some(redis::Value::BulkString(fsync)) = values.into_iter().nth(1) {
+                facts.appendfsync = String::from_utf8(fsync).ok();
+            }
+        }
+        Ok(_) => {}
+        Err(error) if error.is_transient() => return Err(error),
+        Err(error) => tracing::debug!(%error, "the fsync policy of Redis is not known"),
     }
     Ok(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it should be.
+    fn good() -> Facts {
+        Facts {
+            version: "7.0.15".into(),
+            role: "master".into(),
+            replicas: 1,
+            policy: Some("noeviction".into()),
+            appendonly: true,
+            appendfsync: Some("always".into()),
+            ..Facts::default()
+        }
+    }
+
+    fn judged(facts: &Facts, durability: Option<Durability>) -> Option<(ErrorKind, String)> {
+        facts.risk(Options { durability }).map(|(kind, why, hint)| {
+            assert!(!hint.is_empty());
+            (kind, why)
+        })
+    }
+
+    #[test]
+    fn a_good_server_is_no_risk() {
+        for durability in
+            [None, Some(Durability::Memory), Some(Durability::Disk), Some(Durability::Replica(1))]
+        {
+            assert_eq!(judged(&good(), durability), None);
+        }
+        assert_eq!(good().durability(), Durability::Disk);
+    }
+
+    #[test]
+    fn an_older_server_is_refused_with_its_version_and_the_wanted_one() {
+        for version in ["6.2.14", "6.0.0", "5.0.7", "2.8.9", "6"] {
+            let facts = Facts { version: version.into(), ..good() };
+            let why = format!("`redis_version` is {version}, 7.0 or later is needed");
+            assert_eq!(judged(&facts, None), Some((ErrorKind::Unsupported, why)));
+        }
+        for version in ["7.0.0", "7.2.4", "8.0.1", "10.0.0", "7.0.0-rc1"] {
+            assert_eq!(judged(&Facts { version: version.into(), ..good() }, None), None, "{version}");
+        }
+        // Who does not tell is not judged by it: the scripts would not load.
+        assert_eq!(judged(&Facts { version: String::new(), ..good() }, None), None);
+    }
+
+    #[test]
+    fn every_risk_is_named_with_its_setting_its_value_and_the_wanted_value() {
+        let cases: [(Facts, Option<Durability>, ErrorKind, [&str; 3]); 7] = [
+            (
+                Facts { role: "slave".into(), ..good() },
+                None,
+                ErrorKind::ReadOnly,
+                ["`role`", "slave", "master"],
+            ),
+            (
+                Facts { policy: Some("volatile-ttl".into()), ..good() },
+                None,
+                ErrorKind::Unsafe,
+                ["`maxmemory-policy`", "volatile-ttl", "noeviction"],
+            ),
+            (
+                Facts { cluster: true, ..good() },
+                None,
+                ErrorKind::Unsupported,
+                ["`cluster-enabled`", "yes", "single"],
+            ),
+            (
+                Facts { appendonly: false, ..good() },
+                Some(Durability::Disk),
+                ErrorKind::Unsafe,
+                ["`appendonly`", "no", "yes"],
+            ),
+            (
+                Facts { appendfsync: Some("everysec".into()), ..good() },
+                Some(Durability::Disk),
+                ErrorKind::Unsafe,
+                ["`appendfsync`", "everysec", "always"],
+            ),
+            (
+                Facts { appendfsync: None, ..good() },
+                Some(Durability::Disk),
+                ErrorKind::Unsafe,
+                ["`appendfsync`", "unknown", "always"],
+            ),
+            (good(), Some(Durability::Replica(2)), ErrorKind::Unsafe, ["`connected_slaves`", "1", "2"]),
+        ];
+        for (facts, durability, kind, names) in cases {
+            let (found, why) = judged(&facts, durability).expect("a risk");
+            assert_eq!(found, kind, "{why}");
+            for name in names {
+                assert!(why.contains(name), "`{name}` is not in: {why}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_counts_as_the_worse() {
+        assert_eq!(Facts { appendfsync: None, ..good() }.durability(), Durability::Memory);
+        assert_eq!(Facts { appendonly: false, ..good() }.durability(), Durability::Memory);
+        assert_eq!(
+            judged(&Facts { policy: None, ..good() }, None),
+            None,
+            "a managed server that does not tell"
+        );
+    }
 }

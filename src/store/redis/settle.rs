@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::moves::{Move, Sight, Source, Target, hex, parked_key};
 use super::record::{CHUNK, Lease, Story, unslot};
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::value::{Values, strange};
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
@@ -94,9 +94,15 @@ impl RedisStore {
             let mut groups: BTreeMap<(Queue, bool, u16), Group<'a>> = BTreeMap::new();
             for (at, item) in std::mem::take(&mut items) {
                 let (sid, keyed, _) = unslot(item.slot);
-                let (queue, _) = self.stream(tier, sid).await?;
+                let Some((queue, _)) = self.stream_if_known(tier, sid).await? else {
+                    late.push((at, item)); // the store came back empty since the claim
+                    continue;
+                };
                 // A batch tells its streams with one byte.
                 groups.entry((queue, keyed, sid / 200)).or_default().items.push((at, item));
+            }
+            if groups.is_empty() {
+                return Ok(late);
             }
             let mut args = Args::new().arg(*nonce.as_bytes());
             for ((queue, keyed, _), group) in &groups {

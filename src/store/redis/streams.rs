@@ -6,14 +6,18 @@ use std::sync::{PoisonError, RwLock};
 
 use deadpool_redis::redis;
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::record::MAX_STREAMS;
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::value::{Values, strange};
 use super::{RedisStore, prefix};
 use crate::ids::Nonce;
+use crate::job::NewJob;
 use crate::names::{Kind, Queue, Tier};
 use crate::store::{ErrorKind, StoreError};
+
+/// A server that comes back empty so often while one call runs is given up.
+const TRIES: usize = 50;
 
 #[derive(Debug, Default)]
 pub(super) struct Streams(RwLock<HashMap<Tier, Known>>);
@@ -40,11 +44,6 @@ impl Streams {
         write(known);
     }
 
-    /// The identity under which the numbers of a tier hold.
-    pub(super) fn identity(&self, tier: &Tier) -> Vec<u8> {
-        self.read(tier, |known| Some(known.identity.clone())).unwrap_or_default()
-    }
-
     /// What was heard of the identity: another one ends what was known.
     pub(super) fn heard(&self, tier: &Tier, identity: &[u8]) {
         if self.read(tier, |known| (known.identity == identity).then_some(())).is_none() {
@@ -54,8 +53,31 @@ impl Streams {
 }
 
 impl RedisStore {
+    /// The numbers of the streams of some jobs, given now if need be, and the identity under which all of them hold: the server
+    /// may come back empty between two questions.
+    pub(super) async fn numbers(
+        &self,
+        tier: &Tier,
+        jobs: &[&NewJob],
+    ) -> Result<(Vec<u8>, Vec<u16>), StoreError> {
+        for _ in 0..TRIES {
+            let all = self.streams.read(tier, |known| {
+                let number =
+                    |job: &&NewJob| known.numbers.get(&(job.queue.clone(), job.kind.clone())).copied();
+                Some((known.identity.clone(), jobs.iter().map(number).collect::<Option<Vec<u16>>>()?))
+            });
+            if let Some(all) = all {
+                return Ok(all);
+            }
+            for job in jobs {
+                self.number(tier, &job.queue, &job.kind).await?;
+            }
+        }
+        Err(self.contended("name a queue"))
+    }
+
     /// The number of a stream, given now if need be.
-    pub(super) async fn number(&self, tier: &Tier, queue: &Queue, kind: &Kind) -> Result<u16, StoreError> {
+    async fn number(&self, tier: &Tier, queue: &Queue, kind: &Kind) -> Result<u16, StoreError> {
         let name = (queue.clone(), kind.clone());
         if let Some(sid) = self.streams.read(tier, |known| known.numbers.get(&name).copied()) {
             return Ok(sid);
@@ -132,13 +154,22 @@ impl RedisStore {
 
     /// What a stream is.
     pub(super) async fn stream(&self, tier: &Tier, sid: u16) -> Result<(Queue, Kind), StoreError> {
-        let known = |sid| self.streams.read(tier, |known| known.names.get(&sid).cloned());
-        if let Some(name) = known(sid) {
-            return Ok(name);
-        }
-        self.learn(tier).await?;
-        known(sid).ok_or_else(|| {
+        self.stream_if_known(tier, sid).await?.ok_or_else(|| {
             self.link.error("read names", ErrorKind::Corrupt, format!("stream {sid} has jobs and no name"))
         })
+    }
+
+    /// The same; `None` when the store has no such number, which is no damage where the number is older than the store.
+    pub(super) async fn stream_if_known(
+        &self,
+        tier: &Tier,
+        sid: u16,
+    ) -> Result<Option<(Queue, Kind)>, StoreError> {
+        let known = |sid| self.streams.read(tier, |known| known.names.get(&sid).cloned());
+        if let Some(name) = known(sid) {
+            return Ok(Some(name));
+        }
+        self.learn(tier).await?;
+        Ok(known(sid))
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use deadpool_redis::redis;
 
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::moves::{Move, Sight, Source, Target, attempt, elsewhere, end_waiting};
 use super::record::{Lease, Story};
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::value::{Values, damaged, int};
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
@@ -91,7 +91,7 @@ impl RedisStore {
         if ids.is_empty() {
             return Ok(());
         }
-        let looked = self.look(tier, None, ids).await?;
+        let looked = self.look_past_damage(tier, ids).await?;
         let mut moves = Vec::with_capacity(ids.len());
         for sight in &looked.sights {
             let Some(state @ (State::Scheduled | State::Retryable)) = sight.state() else { continue };
@@ -105,7 +105,7 @@ impl RedisStore {
         if ids.is_empty() {
             return Ok(());
         }
-        let looked = self.look(tier, None, ids).await?;
+        let looked = self.look_past_damage(tier, ids).await?;
         let parked = looked.sights.iter().filter(|sight| sight.state() == Some(State::Parked));
         let moves = parked.filter_map(|sight| available_or_late(sight, State::Parked, looked.now)).collect();
         self.count_moves(tier, moves, &mut swept.unparked, &mut swept.expired).await
@@ -136,17 +136,13 @@ impl RedisStore {
         if ids.is_empty() {
             return Ok(());
         }
-        let looked = self.look(tier, None, ids).await?;
-        let (mut moves, mut tidy) = (Vec::new(), redis::pipe());
-        let key = format!("{}expiry", prefix(tier));
+        let looked = self.look_past_damage(tier, ids).await?;
+        let (mut moves, mut later) = (Vec::new(), Args::new());
         for sight in &looked.sights {
             match (sight.state(), sight.job()) {
                 (Some(State::Running), _) => {
-                    tidy.cmd("ZADD")
-                        .arg(&key)
-                        .arg("XX")
-                        .arg(looked.now.plus(lease).ms())
-                        .arg(sight.id.as_bytes().as_slice());
+                    later.push(*sight.id.as_bytes());
+                    later.push(looked.now.plus(lease).ms().to_string());
                 }
                 (Some(state), Some(job)) if !state.is_final() => {
                     let mut story = job.story();
@@ -159,12 +155,13 @@ impl RedisStore {
                     moves.extend(Move::new(sight, &story, source, Target::Final, state, None, looked.now));
                 }
                 _ => {
-                    tidy.cmd("ZREM").arg(&key).arg(sight.id.as_bytes().as_slice());
+                    later.push(*sight.id.as_bytes());
+                    later.push("");
                 }
             }
         }
-        if !tidy.is_empty() {
-            self.link.pipeline("sweep", Lane::Rest, &tidy).await?;
+        if !later.is_empty() {
+            self.link.script(Script::Defer, &prefix(tier), Lane::Rest, later).await?;
         }
         swept.expired += self.commit(tier, moves).await?.into_iter().filter(|done| *done).count() as u64;
         Ok(())
@@ -215,7 +212,7 @@ impl RedisStore {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         let fleet = self.fleet(tier).await?;
-        let looked = self.look(tier, None, &lease.held).await?;
+        let looked = self.look_past_damage(tier, &lease.held).await?;
         let lost =
             lease.worker.as_ref().map(|worker| format!("worker {worker} was lost while it held this job"));
         let (mut moves, mut quarantined) = (Vec::new(), Vec::new());

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::insert::{holds, kept};
-use super::link::{Args, Lane};
+use super::link::Lane;
 use super::moves::Sight;
 use super::record::remembered;
-use super::scripts::Script;
+use super::scripts::{Args, Script};
 use super::value::int;
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
@@ -109,7 +109,7 @@ impl RedisStore {
 
     /// Ended jobs whose time is over.
     pub(super) async fn forget_final(&self, tier: &Tier, ids: &[JobId]) -> Result<u64, StoreError> {
-        let looked = self.look(tier, None, ids).await?;
+        let looked = self.look_past_damage(tier, ids).await?;
         self.forget(tier, None, &looked.sights, looked.now).await
     }
 }

@@ -18,8 +18,8 @@ use crate::store::{ErrorKind, StoreError, Wake};
 /// A subscription that is silent for so long is asked whether it lives.
 const SILENCE: Duration = Duration::from_secs(15);
 const ANSWER: Duration = Duration::from_secs(3);
-/// Longest wait between attempts to subscribe again; a worker still asks once a second meanwhile.
-const MOST: u64 = 5_000;
+/// Longest wait between attempts to subscribe again. A worker works again only when it is subscribed.
+const MOST: u64 = 1_000;
 
 /// The channels that this process listens to.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 -- KEYS[1] prefix · ARGV[1] worker [2] incarnation [3] release [4] generation [5] most jobs [6] lease, ms [7] nonce
 -- [8] 1: suspects too [9] seed [10] queues, as `,a,b,`, or `*` for all
 -- Output  {0, now, generation, suspect, more, identity, ids, record…} | {1, now, activation} not active | {2} superseded |
---         {3, now, activation} the dead-man is due | {4} the nonce is in use
+--         {3, now, activation} the dead-man is due | {4} the nonce is somebody else's
 local present = call('HGET', P .. 'workers', ARGV[1])
 if present and sub(present, 1, 16) ~= ARGV[2] then return { 2 } end
 local act = call('HMGET', P .. 'activation', 'body', 'release', 'generation', 'confirm_by', 'fallback')
@@ -25,7 +25,24 @@ local function anything()
   return #parts(P .. 'waiting') > 0 or suspects and #parts(P .. 'suspected') > 0
 end
 if max == 0 then return { 0, now, generation, 0, anything() and 1 or 0, '', '' } end
-if call('HEXISTS', P .. 'leases', ARGV[7]) == 1 then return { 4 } end
+local known = call('HGET', P .. 'leases', ARGV[7])
+if known then -- who asks again did not hear the answer: it is given again
+  if sub(known, 8, 23) ~= ARGV[2] then return { 4 } end
+  local wlen = byte(known, 24)
+  local again, heard = { 0, now, generation, byte(known, 1), anything() and 1 or 0, call('HGET', P .. 'meta', 'identity') }, {}
+  local at = 26 + wlen + byte(known, 25 + wlen)
+  for i = at, #known, 16 do
+    local id = sub(known, i, i + 15)
+    local rec = call('HGET', P .. 'jobs', id)
+    if rec and #rec >= 18 then
+      heard[#heard + 1] = id
+      again[7 + #heard] = rec
+    end
+  end
+  again[7] = table.concat(heard)
+  call('ZADD', P .. 'until', 'XX', now + tonumber(ARGV[6]), ARGV[7])
+  return again
+end
 
 local ids, mixed, suspect = {}, false, 0
 local gaps = call('EXISTS', P .. 'gaps') == 1
@@ -149,8 +166,8 @@ if #ids == 0 then return { 0, now, generation, 0, more, '', '' } end
 local answer = { 0, now, generation, suspect, more, call('HGET', P .. 'meta', 'identity'), false }
 local records = call('HMGET', P .. 'jobs', unpack(ids))
 local n = 0
-for i = 1, #ids do -- a record that is not there was evicted or damaged: it cannot be run
-  if records[i] then
+for i = 1, #ids do -- a record that is not there, or has no head, was evicted or damaged: it cannot be run
+  if records[i] and #records[i] >= 18 then
     n = n + 1
     ids[n] = ids[i]
     answer[7 + n] = records[i]

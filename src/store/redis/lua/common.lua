@@ -34,7 +34,7 @@ local function part_of(rec)
   local sid = sid_of(rec)
   local queue = queues[sid]
   if not queue then
-    queue = call('HGET', P .. 'queue', sid)
+    queue = call('HGET', P .. 'queue', sid) or '' -- a damaged record names none
     queues[sid] = queue
   end
   return queue .. ':' .. priority_of(rec)

@@ -11,7 +11,7 @@ for i = 2, #ARGV do
   local id = ARGV[i]
   local rec = call('HGET', P .. 'jobs', id)
   local ended, where, wish = false, '', 0
-  if rec and byte(rec, 15) < 128 then
+  if rec and #rec >= 18 and byte(rec, 15) < 128 then
     ended = call('HGET', P .. 'completed', id)
     if not ended and (not is_cold(rec) or byte(rec, 29) == 0) then where = stands(id, rec) or '' end
     if wishes then wish = call('SISMEMBER', P .. 'cancel', id) end

@@ -115,10 +115,11 @@ mod jitter {
     }
 
     impl Reconnect {
-        /// From `first`, doubling up to `cap`.
+        /// Anything up to twice `first`, then to four times that, … and in the end anything up to `cap`.
         #[must_use]
         pub fn new(first: Duration, cap: Duration) -> Self {
-            Self { inner: calculator(first, 1.0, cap), cap }
+            // The calculator draws from zero to twice its interval.
+            Self { inner: calculator(first, 1.0, cap / 2), cap }
         }
 
         /// The next delay.
@@ -161,9 +162,17 @@ mod tests {
     #[test]
     fn reconnecting_never_ends_and_never_waits_longer_than_the_cap() {
         let mut reconnect = Reconnect::new(Duration::from_millis(100), Duration::from_secs(5));
-        for _ in 0..500 {
-            assert!(reconnect.next_delay() <= Duration::from_secs(5));
-        }
+        let delays: Vec<Duration> = (0..500).map(|_| reconnect.next_delay()).collect();
+        assert!(delays.iter().all(|delay| *delay <= Duration::from_secs(5)));
+        // Full jitter: a herd spreads over all of it, and no crowd waits exactly for the cap.
+        let later = delays.iter().skip(10);
+        let (short, capped) = later.fold((0, 0), |(short, capped), delay| {
+            (
+                short + u32::from(*delay < Duration::from_secs(1)),
+                capped + u32::from(*delay == Duration::from_secs(5)),
+            )
+        });
+        assert!(short > 40 && capped < 40, "{short} of 490 below 1 s, {capped} at the cap");
         reconnect.reset();
         assert!(reconnect.next_delay() <= Duration::from_millis(200));
     }

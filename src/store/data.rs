@@ -78,7 +78,8 @@ pub struct ClaimAsk {
     pub max: usize,
     /// How long the lease lasts.
     pub lease: Duration,
-    /// What will identify the lease.
+    /// What will identify the lease. A claim that ended as [`ErrorKind::Timeout`](super::ErrorKind::Timeout) is asked again with
+    /// the same: if it was done, its answer comes again, and its jobs need not wait for the end of a lease that nobody knows.
     pub nonce: Nonce,
     /// Whether a suspect may be taken (a job that was running when a worker died): it is handed out alone, and a worker
     /// runs at most one at a time, so that its neighbours are not charged when it kills again.

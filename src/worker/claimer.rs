@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Ended;
+use super::outage::RECONNECT;
 use super::state::Core;
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock;
 use crate::ids::Nonce;
 use crate::names::Release;
 use crate::retry::Reconnect;
-use crate::store::{Actor, Batch, Claim, ClaimAsk, Flip, Flipped, MAX_BATCH, Wake};
+use crate::store::{Actor, Batch, Claim, ClaimAsk, ErrorKind, Flip, Flipped, MAX_BATCH, Wake};
 
 /// Claimed ahead of the slots is what runs in this time, …
 const PREFETCH: f64 = 0.050;
@@ -37,8 +38,9 @@ enum Next {
 
 pub(super) async fn claim(core: Arc<Core>) {
     let mut pace = Pace::new();
-    let mut reconnect = Reconnect::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut reconnect = Reconnect::new(Duration::from_millis(100), RECONNECT);
     let mut wake: Option<Box<dyn Wake>> = None;
+    let mut unheard: Option<Nonce> = None;
     while !core.stop.is_cancelled() {
         core.ticks.fetch_add(1, Relaxed);
         let room = if core.is_quiet() { 0 } else { pace.room(&core) };
@@ -49,10 +51,10 @@ pub(super) async fn claim(core: Arc<Core>) {
         // Subscribe before asking: what is enqueued between the answer and the wait must not be missed.
         if wake.is_none() {
             core.calling();
-            wake = core.heard("claimer", core.store.subscribe(&core.options.tier).await);
+            wake = core.subscribed("claimer", core.store.subscribe(&core.options.tier).await);
         }
         let suspects = !core.suspect.load(Relaxed);
-        let next = if wake.is_some() { ask(&core, room, suspects).await } else { Next::Away };
+        let next = if wake.is_some() { ask(&core, room, suspects, &mut unheard).await } else { Next::Away };
         match next {
             Next::Again => reconnect.reset(),
             Next::Wait => {
@@ -102,7 +104,9 @@ async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool) {
     }
 }
 
-async fn ask(core: &Arc<Core>, max: usize, suspects: bool) -> Next {
+/// `unheard` is the nonce of a claim whose answer was lost: perhaps it took jobs.
+async fn ask(core: &Arc<Core>, max: usize, suspects: bool, unheard: &mut Option<Nonce>) -> Next {
+    let nonce = unheard.take().unwrap_or_default();
     let ask = ClaimAsk {
         tier: core.options.tier.clone(),
         worker: core.options.name.clone(),
@@ -112,11 +116,13 @@ async fn ask(core: &Arc<Core>, max: usize, suspects: bool) -> Next {
         queues: core.options.queues.clone(),
         max,
         lease: core.options.lease,
-        nonce: Nonce::new(),
+        nonce,
         suspects,
     };
     core.calling();
-    match core.heard("claimer", core.store.claim(ask).await) {
+    let answer = core.store.claim(ask).await;
+    *unheard = answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Timeout).then_some(nonce);
+    match core.heard("claimer", answer) {
         None => Next::Away,
         Some(Claim::Active(batch)) => serve(core, batch),
         Some(Claim::NotActive { current, .. }) => stand_by(core, current).await,

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::store::StoreError;
 
+/// The longest delay between attempts to reach it: with what a connection takes, work resumes within three seconds.
+pub(super) const RECONNECT: Duration = Duration::from_millis(1_500);
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 static LAST_LINE: Mutex<Option<Instant>> = Mutex::new(None);
 

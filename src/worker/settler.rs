@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::lease::{Cause, Held, Lease};
+use super::outage::RECONNECT;
 use super::state::{Core, lock};
 use crate::retry::Reconnect;
 use crate::store::{MAX_BATCH, Settle, Settled, Verdict};
@@ -58,21 +59,29 @@ fn take(core: &Core) -> Vec<Outcome> {
     outbox.drain(..count).collect()
 }
 
-/// Sends until there is an answer; `None` when the worker is over before that.
+/// Sends until there is an answer to each; `None` when the worker is over before that. A batch that fails is sent in smaller
+/// parts: many leases are many round trips, and on a bad wire the whole might never get through.
 async fn send(core: &Core, batch: &[Outcome]) -> Option<Vec<Settled>> {
-    let mut reconnect = Reconnect::new(Duration::from_millis(100), Duration::from_secs(5));
-    loop {
-        let items = batch.iter().map(|outcome| outcome.settle.clone()).collect();
+    let (mut answers, mut size) = (Vec::with_capacity(batch.len()), batch.len());
+    let mut reconnect = Reconnect::new(Duration::from_millis(100), RECONNECT);
+    while answers.len() < batch.len() {
+        let items =
+            batch.iter().skip(answers.len()).take(size).map(|outcome| outcome.settle.clone()).collect();
         core.calling();
         let answer = core.store.settle(&core.options.tier, items).await;
-        if let Some(answers) = core.heard("settler", answer) {
-            return Some(answers);
+        if let Some(some) = core.heard("settler", answer) {
+            answers.extend(some);
+            size = batch.len().min(size * 2);
+            reconnect.reset();
+            continue;
         }
+        size = (size / 2).max(1);
         tokio::select! {
             () = tokio::time::sleep(reconnect.next_delay()) => {}
             () = core.over.cancelled() => return None,
         }
     }
+    Some(answers)
 }
 
 fn account(core: &Core, batch: &[Outcome], answers: &[Settled]) {

@@ -229,6 +229,14 @@ impl Core {
         }
     }
 
+    /// The same for a subscription: it may stand for a while after the store ceased to answer, so it proves nothing.
+    pub(super) fn subscribed<T>(&self, part: &'static str, answer: Result<T, StoreError>) -> Option<T> {
+        match answer {
+            Ok(value) => Some(value),
+            Err(error) => self.heard(part, Err(error)),
+        }
+    }
+
     pub(super) fn claim_answered(&self) {
         self.claimed_at.set(self.now_ms());
     }

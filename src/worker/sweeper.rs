@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::outage::RECONNECT;
 use super::state::Core;
 use crate::activation::WorkerState;
 use crate::retry::Reconnect;
@@ -14,12 +15,12 @@ const BETWEEN: Duration = Duration::from_millis(50);
 
 pub(super) async fn sweep(core: Arc<Core>) {
     let every = (core.options.lease / 3).max(BETWEEN);
-    let mut reconnect = Reconnect::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut reconnect = Reconnect::new(Duration::from_millis(200), RECONNECT);
     let mut wake: Option<Box<dyn Wake>> = None;
     loop {
         if wake.is_none() {
             core.calling();
-            wake = core.heard("sweeper", core.store.subscribe(&core.options.tier).await);
+            wake = core.subscribed("sweeper", core.store.subscribe(&core.options.tier).await);
         }
         core.calling();
         let swept = match wake {

@@ -6,6 +6,7 @@ mod full_disk;
 mod jobs;
 mod kit;
 mod readme;
+mod redis;
 mod running;
 mod sandbox;
 mod settings;

@@ -13,6 +13,7 @@ use sluicegate::store::observed::Observed;
 use sluicegate::store::sqlite::{Options, SqliteStore};
 use sluicegate::store::*;
 
+use crate::redis::proxy::{Proxy, Way};
 use crate::redis::server::Server;
 
 /// One engine, or one wrapper around one, as the suite sees it.
@@ -73,6 +74,34 @@ impl Harness for Redis {
     }
     async fn pass(&self, time: Duration) {
         self.0.pass(time);
+    }
+    fn unit(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+    fn patience(&self) -> Duration {
+        Duration::MAX
+    }
+}
+
+/// The same behind a wire that takes its time, as between two machines of one place.
+pub(crate) struct Proxied {
+    proxy: Proxy,
+    server: Server,
+}
+
+#[async_trait]
+impl Harness for Proxied {
+    async fn fresh() -> Self {
+        let server = Server::start();
+        let proxy = Proxy::before(&server);
+        proxy.delay(Way::Both, Duration::from_micros(500));
+        Self { proxy, server }
+    }
+    async fn client(&self) -> Arc<dyn Store> {
+        connect(&self.proxy.url()).await
+    }
+    async fn pass(&self, time: Duration) {
+        self.server.pass(time);
     }
     fn unit(&self) -> Duration {
         Duration::from_secs(10)

@@ -167,3 +167,5 @@ conformance!(sqlite: Sqlite);
 conformance!(observed_sqlite: Measured<Sqlite>);
 conformance!(redis: Redis);
 conformance!(observed_redis: Measured<Redis>);
+conformance!(proxied_redis: Proxied);
+conformance!(observed_proxied_redis: Measured<Proxied>);

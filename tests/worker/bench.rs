@@ -175,7 +175,7 @@ impl Handler for Noop {
 
 /// A store of its own, and what the handlers say.
 pub(crate) struct Bench {
-    _place: Place,
+    _place: Option<Place>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) tier: Tier,
     pub(crate) signals: Signals,
@@ -185,7 +185,13 @@ impl Bench {
     pub(crate) async fn on(engine: Engine) -> Self {
         let place = Place::new(engine);
         let store = place.open().await;
-        Self { _place: place, store, tier: Tier::default(), signals: Signals::default() }
+        Self { _place: Some(place), store, tier: Tier::default(), signals: Signals::default() }
+    }
+
+    /// The same on a store that is there.
+    pub(crate) async fn at(url: &str) -> Self {
+        let store = crate::store::bench::connect(url).await;
+        Self { _place: None, store, tier: Tier::default(), signals: Signals::default() }
     }
 
     pub(crate) fn registry(&self) -> Registry {

@@ -14,4 +14,5 @@ mod ends;
 mod faulty;
 mod jobs;
 mod leases;
+mod outages;
 mod releases;

@@ -47,6 +47,18 @@ end
 local ids, mixed, suspect = {}, false, 0
 local gaps = call('EXISTS', P .. 'gaps') == 1
 
+-- Which of k places from one on hold jobs that were called off while they waited; those places are done with.
+local function called_off(first, k)
+  local places, hits = {}, {}
+  for i = 1, k do places[i] = first + i - 1 end
+  local off = call('SMISMEMBER', P .. 'gaps', unpack(places))
+  for i = 1, k do
+    if off[i] == 1 then hits[#hits + 1] = places[i] end
+  end
+  if #hits > 0 then call('SREM', P .. 'gaps', unpack(hits)) end
+  return off
+end
+
 -- From the head of one part: first what was handed back, then its ready list.
 local function take(part, room)
   local back, key, before = P .. 'back:' .. part, P .. 'ready:' .. part, #ids
@@ -75,9 +87,9 @@ local function take(part, room)
           if k > CHUNK - offset then k = CHUNK - offset end
           blob, at = call('GETRANGE', P .. 'log:' .. chunk, offset * 16, (offset + k) * 16 - 1), 1
         end
+        local off = gaps and called_off(seq, k)
         for i = 0, k - 1 do
-          if gaps and call('SREM', P .. 'gaps', seq + i) == 1 then -- called off while it waited
-          else
+          if not (off and off[i + 1] == 1) then
             ids[#ids + 1] = sub(blob, at + i * 16, at + i * 16 + 15)
             room = room - 1
           end

@@ -6,7 +6,7 @@ use super::exit::Exit;
 use super::story;
 use crate::clock::wall;
 use crate::ids::JobId;
-use crate::job::State;
+use crate::job::{Parked, State};
 use crate::names::Tier;
 
 pub(super) async fn run(ctx: &Context, id: String) -> CliResult {
@@ -17,6 +17,13 @@ pub(super) async fn run(ctx: &Context, id: String) -> CliResult {
         story::tell(&ctx.out, &job, wall())?;
         match job.state {
             State::Dead | State::Cancelled | State::Expired => {
+                ctx.out.next(format!("{} job retry {id}", ctx.program))
+            }
+            // Nobody can know whether it was sent: a person looks at the receiver, and lets it be or calls it off.
+            State::Parked if job.parked == Some(Parked::Uncertain) => {
+                ctx.out.next(format!("look whether it arrived, then {} job cancel {id}", ctx.program))
+            }
+            State::Parked if job.parked == Some(Parked::Asked) => {
                 ctx.out.next(format!("{} job retry {id}", ctx.program))
             }
             State::Completed => {}

@@ -10,7 +10,7 @@
 //! | `ready:QUEUE:PRIORITY` | list of runs: place, count, stream, and ids unless the log has them |
 //! | `back:…`, `suspects:…` | sorted sets beside it: what was handed back, and suspects; by place |
 //! | `waiting`, `suspected` | which of those have work, by priority |
-//! | `gaps` | places in ready lists whose job was called off |
+//! | `gaps` | sorted set: places in ready lists whose job was called off |
 //! | `leases`, `until` | hash: nonce → who holds which ids; and when it ends |
 //! | `due`, `expiry`, `final` | sorted sets: by when they run, are too late, ended |
 //! | `parked:WHY:STREAM:BY`, `parked` | what can be un-parked, and which such keys there are |

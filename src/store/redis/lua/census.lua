@@ -18,7 +18,7 @@ for _, part in ipairs(call('ZRANGE', P .. 'waiting', 0, -1)) do
   for _, entry in ipairs(call('LRANGE', P .. 'ready:' .. part, 0, 3)) do
     local ord, n = unpk('>I6I2', entry)
     for i = 0, math.min(n, 64) - 1 do
-      if not done and call('SISMEMBER', P .. 'gaps', ord + i) == 0 then
+      if not done and not call('ZSCORE', P .. 'gaps', ord + i) then
         local seq = ord + i
         local id = #entry > 10 and sub(entry, 11 + i * 16, 26 + i * 16)
           or call('GETRANGE', P .. 'log:' .. floor(seq / CHUNK), (seq % CHUNK) * 16, (seq % CHUNK) * 16 + 15)

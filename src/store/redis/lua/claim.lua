@@ -49,13 +49,12 @@ local gaps = call('EXISTS', P .. 'gaps') == 1
 
 -- Which of k places from one on hold jobs that were called off while they waited; those places are done with.
 local function called_off(first, k)
-  local places, hits = {}, {}
-  for i = 1, k do places[i] = first + i - 1 end
-  local off = call('SMISMEMBER', P .. 'gaps', unpack(places))
-  for i = 1, k do
-    if off[i] == 1 then hits[#hits + 1] = places[i] end
-  end
-  if #hits > 0 then call('SREM', P .. 'gaps', unpack(hits)) end
+  local hits = call('ZRANGEBYSCORE', P .. 'gaps', first, first + k - 1)
+  if #hits == 0 then return nil end
+  call('ZREM', P .. 'gaps', unpack(hits))
+  mixed = true
+  local off = {}
+  for i = 1, #hits do off[hits[i] + 0] = true end
   return off
 end
 
@@ -89,7 +88,7 @@ local function take(part, room)
         end
         local off = gaps and called_off(seq, k)
         for i = 0, k - 1 do
-          if not (off and off[i + 1] == 1) then
+          if not (off and off[seq + i]) then
             ids[#ids + 1] = sub(blob, at + i * 16, at + i * 16 + 15)
             room = room - 1
           end
@@ -190,7 +189,7 @@ end
 for i = n + 1, #ids do ids[i] = nil end
 local taken = counts
 counts = {}
-if mixed or gaps then
+if mixed then
   for i = 1, n do
     local sid = sid_of(answer[7 + i])
     count(sid, 0, -1)

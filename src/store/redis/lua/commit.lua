@@ -72,7 +72,7 @@ local function one(a)
     local list, part = stands(id, rec)
     if not list then return 0 end
     if list == 'ready' then
-      call('SADD', P .. 'gaps', ord_of(rec))
+      call('ZADD', P .. 'gaps', ord_of(rec), ord_of(rec))
     else
       call('ZREM', P .. list .. ':' .. part, id)
       if list == 'suspects' and call('EXISTS', P .. 'suspects:' .. part) == 0 then

@@ -48,7 +48,7 @@ local function stands(id, rec)
   if call('ZSCORE', P .. 'suspects:' .. part, id) then return 'suspects', part end
   local head = call('LINDEX', P .. 'ready:' .. part, 0)
   local ord = ord_of(rec)
-  if head and ord >= unpk('>I6', head, 1) and call('SISMEMBER', P .. 'gaps', ord) == 0 then
+  if head and ord >= unpk('>I6', head, 1) and not call('ZSCORE', P .. 'gaps', ord) then
     return 'ready', part
   end
 end

@@ -85,7 +85,7 @@ async fn nudged(core: &Core, timeout: Duration) {
 /// Waits for something new. Without a wake-up it returns a good second after the worker's last call of any kind: beats
 /// and sweeps count, so that an idle worker makes at most one call a second in all.
 async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool) {
-    let every = 1_200 + fastrand::u64(..300);
+    let every = 1_500 + fastrand::u64(..400);
     loop {
         let since = core.now_ms().saturating_sub(core.last_call.load(Relaxed));
         let Some(left) = every.checked_sub(since).filter(|&left| left > 0) else { return };

@@ -13,8 +13,8 @@ use crate::store::{About, Durability, ErrorKind, StoreError};
 
 /// Older servers lack what the scripts need (`#!lua` flags).
 const LEAST: (u32, u32) = (7, 0);
-/// How often the settings are read again.
-const EVERY: Duration = Duration::from_secs(4);
+/// How often the settings are read again: an idle worker, which sweeps every five seconds, does it every ten.
+const EVERY: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 pub(super) struct Server {

@@ -147,6 +147,10 @@ async fn gone(store: &SqliteStore, word: &str) {
         assert!(error.detail.contains(word) && error.hint.is_some(), "{error}");
         assert!(!error.is_transient(), "it does not heal by itself");
     }
+    // Nobody is told "on disk" of it.
+    let job = super::bench::job(1);
+    let error = store.insert(&Tier::default(), vec![job]).await.expect_err("no file, no job");
+    assert_eq!(error.kind, ErrorKind::Corrupt, "{error}");
 }
 
 #[tokio::test]

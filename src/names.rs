@@ -33,20 +33,19 @@ pub struct BadName {
 /// recognisable without being able to reach the reader's terminal.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let mut out = escaped(text);
-    if out.chars().count() > 80 {
-        out = out.chars().take(79).collect();
-        out.push('…');
-    }
-    out
+    shortened(text, 80)
 }
 
 /// The same for a text that may be longer: the answer of a program.
 #[must_use]
 pub fn shown_long(text: &str) -> String {
+    shortened(text, 300)
+}
+
+fn shortened(text: &str, most: usize) -> String {
     let mut out = escaped(text);
-    if out.chars().count() > 300 {
-        out = out.chars().take(299).collect();
+    if out.chars().count() > most {
+        out = out.chars().take(most - 1).collect();
         out.push('…');
     }
     out

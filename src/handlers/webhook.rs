@@ -136,10 +136,9 @@ impl Job for Webhook {
 impl Handler for Webhook {
     async fn run(self, ctx: Context) -> JobResult {
         let settings: Settings = settings::read(&ctx)?;
-        if self.url.is_some() == self.endpoint.is_some() {
+        let Some((url, own)) = self.receiver(&settings)? else {
             return Ok(Outcome::Dead("give either `url` or `endpoint`".into())); // no attempt can change that
-        }
-        let (url, own) = self.receiver(&settings)?;
+        };
         let delivery = shared::<Delivery>(&ctx)?;
         let to = match (guard::check_url(&url, &settings.allow), &*delivery) {
             (Ok(to), _) => to,
@@ -161,10 +160,13 @@ impl Handler for Webhook {
 }
 
 impl Webhook {
-    /// Where to, and the endpoint's own secrets if it has any.
-    fn receiver<'a>(&self, settings: &'a Settings) -> Result<(String, Option<&'a Secrets>), JobError> {
+    /// Where to, and the endpoint's own secrets if it has any; `None` when the arguments name no receiver, or two.
+    fn receiver<'a>(
+        &self,
+        settings: &'a Settings,
+    ) -> Result<Option<(String, Option<&'a Secrets>)>, JobError> {
         match (&self.url, &self.endpoint) {
-            (Some(url), None) => Ok((url.clone(), None)),
+            (Some(url), None) => Ok(Some((url.clone(), None))),
             (None, Some(name)) => {
                 let endpoint = settings.endpoints.get(name).ok_or_else(|| {
                     format!("no endpoint `{}` in `[handlers.\"notify.webhook\".endpoints]`", shown(name))
@@ -172,9 +174,9 @@ impl Webhook {
                 let own = Some(&endpoint.secrets).filter(|own| {
                     own.secret.is_some() || own.secret_file.is_some() || !own.secrets.is_empty()
                 });
-                Ok((endpoint.url.clone(), own))
+                Ok(Some((endpoint.url.clone(), own)))
             }
-            _ => Err("give either `url` or `endpoint`".into()),
+            _ => Ok(None),
         }
     }
 

@@ -36,6 +36,8 @@ mod digest;
 mod error;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod look;
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+mod meaning;
 pub mod observed;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -7,7 +7,7 @@ use super::moves::{Move, Sight, Source, Target, elsewhere, end_waiting};
 use super::record::Stored;
 use super::scripts::{Args, Script};
 use super::sweep::make_available;
-use super::value::{Values, strange};
+use super::value::{Values, set, strange};
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -182,11 +182,5 @@ impl RedisStore {
             self.link.script(Script::Probe, &prefix(tier), Lane::Beat, Args::new()).await?;
         let now = super::value::int(&answer).ok_or_else(|| strange("probe", self.link.place()))?;
         Ok(Timestamp::from_ms(now))
-    }
-}
-
-fn set(answers: &mut [Option<Acted>], at: usize, answer: Acted) {
-    if let Some(slot) = answers.get_mut(at) {
-        *slot = Some(answer);
     }
 }

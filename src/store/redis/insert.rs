@@ -9,7 +9,7 @@ use super::link::Lane;
 use super::moves::{Sight, hex};
 use super::record::{Completed, Found, fresh, read};
 use super::scripts::{Args, Script};
-use super::value::{Values, damaged, strange};
+use super::value::{Values, damaged, set, strange};
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -43,7 +43,7 @@ fn holder(text: &str) -> Option<Holder> {
 
 /// How a key is kept whose job is gone.
 pub(super) fn kept(id: JobId, state: State, until: Timestamp) -> String {
-    format!("K{}:{}:{}", hex(id.as_bytes()), state.code(), until.ms())
+    format!("K{}:{}:{}", hex(id), state.code(), until.ms())
 }
 
 /// Whether a value of `unique` says that this job holds the key.
@@ -98,9 +98,7 @@ impl RedisStore {
                         let waits =
                             due.iter().position(|d| *d == n).and_then(|d| states.get(d)) == Some(&b'2');
                         let state = if waits { State::Scheduled } else { State::Available };
-                        if let Some(answer) = answers.get_mut(*at) {
-                            *answer = Some(Insert::Stored { id: job.id, state, durability });
-                        }
+                        set(answers, *at, Insert::Stored { id: job.id, state, durability });
                     }
                     return Ok(());
                 }
@@ -119,9 +117,8 @@ impl RedisStore {
                         let completed =
                             completed.map(|bytes| Completed::read(&bytes)).transpose().map_err(wrong)?;
                         let sight = Sight { id: job.id, found: Some(found), completed, stands, wish: false };
-                        let answer = self.existing(tier, job, &sight).await?;
-                        if let Some(slot) = answers.get_mut(*at) {
-                            *slot = answer;
+                        if let Some(answer) = self.existing(tier, job, &sight).await? {
+                            set(answers, *at, answer);
                         }
                     }
                 }
@@ -176,7 +173,7 @@ impl RedisStore {
             .iter()
             .filter_map(|(n, expected)| {
                 let job = batch.get(*n)?;
-                Some(json!([job.extras.unique.as_ref()?.key, expected, hex(job.id.as_bytes())]))
+                Some(json!([job.extras.unique.as_ref()?.key, expected, hex(job.id)]))
             })
             .collect();
         let identity = String::from_utf8(identity).unwrap_or_default();
@@ -301,11 +298,7 @@ impl RedisStore {
                 };
             }
             match answer {
-                Some(answer) => {
-                    if let Some(slot) = answers.get_mut(*at) {
-                        *slot = Some(answer);
-                    }
-                }
+                Some(answer) => set(answers, *at, answer),
                 None => {
                     free.insert(*at);
                 }

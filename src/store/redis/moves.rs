@@ -140,19 +140,14 @@ impl Move {
 
     /// It takes its unique key again, if that is still what was seen.
     pub(super) fn holding(mut self, key: &str, expected: &str) -> Self {
-        self.unique = json!([key, expected, hex(self.id.as_bytes())]).to_string();
+        self.unique = json!([key, expected, hex(self.id)]).to_string();
         self
     }
 }
 
-/// Bytes as JSON can hold them.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        for digit in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
-        }
-        text
-    })
+/// An id as the entries of `unique` hold it.
+pub(super) fn hex(id: JobId) -> String {
+    format!("{:032x}", u128::from_be_bytes(*id.as_bytes()))
 }
 
 /// The sorted set that a parked job waits in for a worker that can run it; people decide about the others.

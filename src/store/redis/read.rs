@@ -8,7 +8,6 @@ use super::link::Lane;
 use super::moves::Sight;
 use super::record::{CHUNK, Lease, Stored};
 use super::scripts::{Args, Script};
-use super::sweep::Counters;
 use super::value::{Values, damaged, int};
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
@@ -201,6 +200,9 @@ fn flat(value: redis::Value) -> Vec<Vec<u8>> {
         _ => Vec::new(),
     }
 }
+
+/// Numbers by name.
+pub(super) type Counters = HashMap<String, i64>;
 
 /// A hash of numbers.
 pub(super) fn pairs(value: Option<redis::Value>) -> Counters {

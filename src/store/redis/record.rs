@@ -29,7 +29,7 @@ const EXPIRES_AFTER: u8 = 4;
 const EXTRAS: u8 = 8;
 /// An ended job that is gone; its idempotency key is remembered.
 const REMEMBERED: u8 = 128;
-/// Jobs in a chunk of the log, as in `common.lua`.
+/// Jobs in a chunk of the log: with its header one fits into 8 KiB.
 pub(super) const CHUNK: u64 = 511;
 /// Length of what every record begins with.
 const HEAD: usize = 18;

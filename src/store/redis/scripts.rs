@@ -6,6 +6,9 @@ use std::sync::LazyLock;
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{self, ErrorKind as Kind, RedisResult, ServerErrorKind, Value};
 
+use super::record::CHUNK;
+use crate::store::KEEP_COMPLETED_PER_QUEUE;
+
 /// Refused in a full store: that is the back-pressure.
 const REFUSED_WHEN_FULL: &str = "#!lua\n";
 const ALLOW_OOM: &str = "#!lua flags=allow-oom\n";
@@ -26,7 +29,7 @@ macro_rules! scripts {
 
         fn all() -> Vec<(String, String)> {
             vec![$({
-                let text = [$flags, include_str!("lua/common.lua"), include_str!(concat!("lua/", $file, ".lua"))].concat();
+                let text = [$flags, &constants(), include_str!("lua/common.lua"), include_str!(concat!("lua/", $file, ".lua"))].concat();
                 let hash = redis::Script::new(&text).get_hash().to_owned();
                 (hash, text)
             },)+]
@@ -54,6 +57,11 @@ scripts! {
     Probe "probe" ALLOW_OOM "probe";
     Wish "wish" ALLOW_OOM "cancel";
     Defer "defer" ALLOW_OOM "sweep";
+}
+
+/// What the scripts must know as the rest of the engine does.
+fn constants() -> String {
+    format!("local CHUNK, KEEP_COMPLETED = {CHUNK}, {KEEP_COMPLETED_PER_QUEUE}\n")
 }
 
 /// All of them, with their hashes.

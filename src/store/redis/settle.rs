@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::link::Lane;
-use super::moves::{Move, Sight, Source, Target, hex, parked_key};
+use super::moves::{Move, Sight, Source, Target, parked_key};
 use super::record::{CHUNK, Lease, Story, unslot};
 use super::scripts::{Args, Script};
-use super::value::{Values, strange};
+use super::value::{Values, set, strange};
 use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
 use crate::ids::{JobId, Nonce};
@@ -16,6 +16,7 @@ use crate::job::State;
 use crate::job::record::Attempt;
 use crate::names::{Queue, Tier};
 use crate::store::digest::FAILED;
+use crate::store::meaning::Consequence;
 use crate::store::{Presence, Renewed, Settle, Settled, StoreError, Verdict};
 
 /// A job whose settle others get in the way of so often (by wanting it cancelled) is left to its lease.
@@ -232,7 +233,7 @@ impl RedisStore {
         }
         let ids: Vec<JobId> = late.iter().map(|(_, item)| item.id).collect();
         let looked = self.look(tier, None, &ids).await?;
-        let text = hex(nonce.as_bytes());
+        let text = nonce.to_string();
         for ((at, _), sight) in late.iter().zip(&looked.sights) {
             let completed = sight.completed.as_ref().is_some_and(|completed| completed.nonce == nonce);
             let told = sight.job().and_then(|job| job.story.as_ref()).and_then(|story| story.nonce.as_ref());
@@ -264,12 +265,6 @@ impl RedisStore {
             });
         }
         Ok(answers)
-    }
-}
-
-fn set(answers: &mut [Option<Settled>], at: usize, answer: Settled) {
-    if let Some(slot) = answers.get_mut(at) {
-        *slot = Some(answer);
     }
 }
 
@@ -321,23 +316,12 @@ fn settled(
     let mut story = job.story();
     let verdict = if sight.wish { &Verdict::Cancelled } else { &item.verdict };
     let source = Source::Held(item.nonce, Some(sight.wish));
-    story.nonce = Some(hex(item.nonce.as_bytes()));
-    let at = |delay: &Duration| now.plus(*delay);
-    let (state, outcome, error, run_at, costs) = match verdict {
-        Verdict::Completed => return None,
-        Verdict::Return => {
-            let target = if lease.suspect { Target::Suspect } else { Target::Back };
-            return Move::new(sight, &story, source, target, State::Running, None, now);
-        }
-        Verdict::Retry { delay, error } => {
-            (State::Retryable, "failed", Some(error.clone()), Some(at(delay)), true)
-        }
-        Verdict::Dead { error } => (State::Dead, "failed", Some(error.clone()), None, true),
-        Verdict::Snooze { delay } => (State::Scheduled, "snoozed", None, Some(at(delay)), false),
-        Verdict::Park { reason, .. } => (State::Parked, "parked", Some(reason.clone()), None, false),
-        Verdict::Cancelled => (State::Cancelled, "cancelled", None, None, false),
-        Verdict::Expired => (State::Expired, "expired", None, None, false),
-    };
+    story.nonce = Some(item.nonce.to_string());
+    if *verdict == Verdict::Return {
+        let target = if lease.suspect { Target::Suspect } else { Target::Back };
+        return Move::new(sight, &story, source, target, State::Running, None, now);
+    }
+    let Consequence { state, outcome, error, run_at, costs } = verdict.consequence(now)?;
     story.tell(Attempt {
         at: now,
         outcome: outcome.into(),

@@ -1,6 +1,5 @@
 //! Sweeping: a script tells what time has come for, and what becomes of it is decided here. Every pass is bounded.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use deadpool_redis::redis;
@@ -17,6 +16,7 @@ use crate::job::State;
 use crate::job::record::Attempt;
 use crate::names::{Queue, Tier};
 use crate::store::digest::COMPLETED;
+use crate::store::meaning::{charged, lost, quarantined};
 use crate::store::{KEEP_COMPLETED, KEEP_DEAD, MAX_BATCH, MAX_CRASHES, StoreError, SweepAsk, Swept};
 
 /// Presence of workers that are gone is kept this long.
@@ -183,11 +183,7 @@ impl RedisStore {
             .arg(*new.as_bytes())
             .number(lease.as_millis())
             .number(u8::from(only_overdue))
-            .number(if swept.rescued == 0 {
-                MAX_BATCH
-            } else {
-                MAX_BATCH.saturating_sub(usize::try_from(swept.rescued).unwrap_or(MAX_BATCH))
-            });
+            .number(MAX_BATCH.saturating_sub(usize::try_from(swept.rescued).unwrap_or(MAX_BATCH)));
         let op = Script::Seize.op();
         match self.link.script(Script::Seize, &prefix(tier), Lane::Rest, args).await? {
             redis::Value::BulkString(bytes) => {
@@ -213,9 +209,8 @@ impl RedisStore {
     ) -> Result<(), StoreError> {
         let fleet = self.fleet(tier).await?;
         let looked = self.look_past_damage(tier, &lease.held).await?;
-        let lost =
-            lease.worker.as_ref().map(|worker| format!("worker {worker} was lost while it held this job"));
-        let (mut moves, mut quarantined) = (Vec::new(), Vec::new());
+        let lost = lease.worker.as_ref().map(lost);
+        let (mut moves, mut fates) = (Vec::new(), Vec::new());
         for sight in &looked.sights {
             let Some(job) = sight.job() else { continue };
             let (now, mut story) = (looked.now, job.story());
@@ -239,10 +234,10 @@ impl RedisStore {
             let source = Source::Held(nonce, None);
             if let Some(one) = Move::new(sight, &story, source, target, State::Running, None, now) {
                 moves.push(one);
-                quarantined.push((dead, sight.wish));
+                fates.push((dead, sight.wish));
             }
         }
-        for (done, (dead, wish)) in self.commit(tier, moves).await?.into_iter().zip(quarantined) {
+        for (done, (dead, wish)) in self.commit(tier, moves).await?.into_iter().zip(fates) {
             swept.quarantined += u64::from(done && dead);
             swept.rescued += u64::from(done && !dead && !wish);
         }
@@ -289,25 +284,16 @@ pub(super) fn make_available(story: &mut Story) {
     (story.parked, story.parked_by) = (None, None);
 }
 
-/// Charges a suspect that was lost alone; says whether that was once too often. When nothing at all completed since its
-/// last charge although other work was there, the whole fleet is failing, and it is not this job's fault.
+/// Charges a suspect that was lost alone; says whether that was once too often.
 fn charge(story: &mut Story, fleet: &Fleet) -> bool {
-    if story.crash_mark == Some(fleet.completed) && fleet.others {
+    let Some(crashes) = charged(story.crashes, story.crash_mark, fleet.completed, fleet.others) else {
         return false;
-    }
-    // The loss that made it a suspect was its first.
-    story.crashes = story.crashes.max(1) + 1;
-    story.crash_mark = Some(fleet.completed);
-    story.crashes >= MAX_CRASHES
+    };
+    (story.crashes, story.crash_mark) = (crashes, Some(fleet.completed));
+    crashes >= MAX_CRASHES
 }
 
 fn quarantine(story: &mut Story, now: Timestamp) {
-    let why = format!(
-        "its worker died {MAX_CRASHES} times while it ran; see the attempts above, and retry it when the cause is gone"
-    );
-    story.tell(attempt(now, "quarantined", Some(why)));
+    story.tell(attempt(now, "quarantined", Some(quarantined())));
     (story.state, story.finished_at) = (Some(State::Dead), Some(now.ms()));
 }
-
-/// What a sweep of counters by name needs.
-pub(super) type Counters = HashMap<String, i64>;

@@ -94,3 +94,10 @@ pub(super) fn int(value: &Value) -> Option<i64> {
         _ => None,
     }
 }
+
+/// Answers one of several.
+pub(super) fn set<T>(answers: &mut [Option<T>], at: usize, answer: T) {
+    if let Some(slot) = answers.get_mut(at) {
+        *slot = Some(answer);
+    }
+}

@@ -16,6 +16,7 @@ use crate::job::record::{Attempt, remember};
 use crate::job::{Parked, State};
 use crate::names::{Tier, WorkerName};
 use crate::store::digest::{COMPLETED, FAILED};
+use crate::store::meaning::Consequence;
 use crate::store::{KEEP_COMPLETED_PER_QUEUE, Presence, Settle, Settled, Verdict};
 
 pub(super) fn settle(session: &mut Session, tier: &Tier, items: &[Settle]) -> Step<Vec<Settled>> {
@@ -137,18 +138,11 @@ fn other(
     verdict: &Verdict,
 ) -> Step<()> {
     let now = session.now;
-    let at = |delay: Duration| Some(now.plus(delay));
-    let (state, outcome, error, run_at, costs) = match verdict {
-        Verdict::Completed => return Ok(()),
-        Verdict::Return => return give_back(session, held, nonce),
-        Verdict::Retry { delay, error } => {
-            (State::Retryable, "failed", Some(error.clone()), at(*delay), true)
-        }
-        Verdict::Dead { error } => (State::Dead, "failed", Some(error.clone()), None, true),
-        Verdict::Snooze { delay } => (State::Scheduled, "snoozed", None, at(*delay), false),
-        Verdict::Park { reason, .. } => (State::Parked, "parked", Some(reason.clone()), None, false),
-        Verdict::Cancelled => (State::Cancelled, "cancelled", None, None, false),
-        Verdict::Expired => (State::Expired, "expired", None, None, false),
+    if *verdict == Verdict::Return {
+        return give_back(session, held, nonce);
+    }
+    let Some(Consequence { state, outcome, error, run_at, costs }) = verdict.consequence(now) else {
+        return Ok(());
     };
     let (worker, release) = actor_of(&session.conn, lease.aid)?.unzip();
     let park_by = match (verdict, &worker) {

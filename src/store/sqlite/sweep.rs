@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::job::State;
 use crate::job::record::Attempt;
 use crate::store::digest::COMPLETED;
+use crate::store::meaning::{charged, lost, quarantined};
 use crate::store::{MAX_BATCH, MAX_CRASHES, SweepAsk, Swept};
 
 pub(super) fn sweep(session: &mut Session, ask: &SweepAsk) -> Step<Swept> {
@@ -111,7 +112,7 @@ fn rescue_overdue(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()
 /// charged: a suspect is handed out alone, and is charged if it dies again.
 pub(super) fn rescue(session: &mut Session, lease: &Lease, swept: &mut Swept) -> Step<()> {
     let (worker, release) = actor_of(&session.conn, lease.aid)?.unzip();
-    let lost = worker.as_ref().map(|worker| format!("worker {worker} was lost while it held this job"));
+    let lost = worker.as_ref().map(lost);
     for held in &lease.held {
         let attempt = Attempt {
             at: session.now,
@@ -148,8 +149,7 @@ fn cancel_wanted(session: &Session, tid: i64, seq: i64) -> Step<bool> {
         > 0)
 }
 
-/// Charges a suspect that was lost alone; says whether that was once too often. When nothing at all completed since its
-/// last charge although other work was there, the whole fleet is failing, and it is not this job's fault.
+/// Charges a suspect that was lost alone; says whether that was once too often.
 fn charge(session: &Session, tid: i64, held: Held) -> Step<bool> {
     let total: i64 = session
         .conn
@@ -163,11 +163,7 @@ fn charge(session: &Session, tid: i64, held: Held) -> Step<bool> {
         .conn
         .prepare_cached("SELECT EXISTS(SELECT 1 FROM ready r JOIN part p ON p.pid = r.pid JOIN queue q ON q.qid = p.qid WHERE q.tid = ?1)")?
         .query_row([tid], |row| row.get(0))?;
-    if mark == Some(total) && others {
-        return Ok(false);
-    }
-    // The loss that made it a suspect was its first.
-    let crashes = crashes.max(1) + 1;
+    let Some(crashes) = charged(crashes, mark, total, others) else { return Ok(false) };
     session
         .conn
         .prepare_cached("UPDATE job SET crashes = ?2, crash_mark = ?3 WHERE seq = ?1")?
@@ -179,9 +175,7 @@ fn quarantine(session: &mut Session, held: Held) -> Step<()> {
     let attempt = Attempt {
         at: session.now,
         outcome: "quarantined".into(),
-        error: Some(format!(
-            "its worker died {MAX_CRASHES} times while it ran; see the attempts above, and retry it when the cause is gone"
-        )),
+        error: Some(quarantined()),
         ran: None,
         worker: None,
         release: None,

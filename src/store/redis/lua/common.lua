@@ -2,7 +2,6 @@
 local P = KEYS[1]
 local call, sub, byte, find, floor = redis.call, string.sub, string.byte, string.find, math.floor
 local pack, unpk = struct.pack, struct.unpack
-local CHUNK = 511 -- with its header a chunk of the log fits into 8 KiB
 
 local clock = call('TIME')
 local now = clock[1] * 1000 + floor(clock[2] / 1000)

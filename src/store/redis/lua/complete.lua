@@ -72,7 +72,7 @@ elseif #held < before then
   call('HSET', P .. 'leases', ARGV[1], head .. held)
 end
 for queue, kept in pairs(keep) do
-  while kept > 10000 do
+  while kept > KEEP_COMPLETED do
     local n = trim_plain(queue)
     if not n then answer[#answer + 1] = queue end
     if not n or n == 0 then break end

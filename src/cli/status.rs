@@ -14,9 +14,6 @@ use crate::job::State;
 use crate::names::DEFAULT_RELEASE;
 use crate::store::{Census, Seen};
 
-/// A worker that said nothing for three beats is stale.
-const STALE: Duration = Duration::from_secs(9);
-
 pub(super) async fn run(ctx: &Context) -> CliResult {
     let (store, tier) = ctx.open().await?;
     let about = store.about();
@@ -25,7 +22,7 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
     let trouble = trouble(&workers, &census);
     if !ctx.out.is_for_people() {
         let workers: Vec<_> =
-            workers.iter().map(|seen| json!({ "worker": seen, "stale": seen.age > STALE })).collect();
+            workers.iter().map(|seen| json!({ "worker": seen, "stale": seen.is_stale() })).collect();
         ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble }))?;
         return Ok(Exit::Ok);
     }
@@ -48,7 +45,7 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
 /// The command that helps most: a worker when there is none, a look at what failed, a first job.
 fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) -> String {
     let jobs = |state| -> u64 { census.queues.iter().filter_map(|queue| queue.states.get(&state)).sum() };
-    if workers.iter().all(|seen| seen.age > STALE || seen.presence.state == WorkerState::Stopped) {
+    if workers.iter().all(|seen| seen.is_stale() || seen.presence.state == WorkerState::Stopped) {
         return match activation.map(|current| current.release.as_str()) {
             None | Some(DEFAULT_RELEASE) => "work".into(),
             Some(release) => format!("work --release {release}"),
@@ -67,7 +64,7 @@ fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) ->
 
 /// What is wrong, as far as these facts tell.
 fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
-    let living: Vec<&Seen> = workers.iter().filter(|seen| seen.age <= STALE).collect();
+    let living: Vec<&Seen> = workers.iter().filter(|seen| !seen.is_stale()).collect();
     if living.iter().any(|seen| seen.presence.state == WorkerState::Active) {
         let stuck: u32 = living.iter().map(|seen| seen.presence.stuck).sum();
         return (stuck > 0).then(|| format!("{stuck} jobs ignore their cancellation"));
@@ -100,7 +97,7 @@ fn activation_line(activation: Option<&Activation>) -> String {
 fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliError> {
     let row = |seen: &Seen| {
         let presence = &seen.presence;
-        let state = if seen.age > STALE {
+        let state = if seen.is_stale() {
             format!("stale for {}", human(seen.age))
         } else {
             presence.state.to_string()

@@ -171,33 +171,20 @@ fn text_is_short_when_all_is_well() {
 }
 
 fn snapshot(busy: u32, backlog: bool, ticks: u64) -> Result<crate::worker::Facts, crate::names::BadName> {
+    let (name, release) = (crate::names::WorkerName::new("w-1")?, crate::names::Release::default());
     let presence = crate::store::Presence {
-        worker: crate::names::WorkerName::new("w-1")?,
-        incarnation: crate::ids::Nonce::new(),
-        host: String::new(),
-        pid: 1,
-        release: crate::names::Release::default(),
-        capability: String::new(),
         state: WorkerState::Active,
-        reason: None,
-        generation: 1,
-        kinds: Vec::new(),
-        queues: None,
+        state_age: s(60),
         slots: 8,
         busy,
-        stuck: 0,
         ticks,
-        claim_age: None,
-        progress_age: None,
-        completed: 0,
-        failed: 0,
-        version: String::new(),
+        ..crate::store::Presence::new(name, crate::ids::Nonce::new(), release)
     };
     Ok(crate::worker::Facts {
         presence,
-        state_age: s(60),
+        managed: true,
+        activation: None,
         store_down: None,
-        runtime_age: s(0),
         backlog,
         unsettled: 0,
         lost: 0,

@@ -39,6 +39,7 @@ mod look;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod meaning;
 pub mod observed;
+mod presence;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]
@@ -48,6 +49,7 @@ pub use crate::location::Durability;
 pub use control::*;
 pub use data::*;
 pub use error::{ErrorKind, StoreError};
+pub use presence::*;
 
 /// Most jobs that one call takes, settles, promotes or rescues.
 pub const MAX_BATCH: usize = 500;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::state::Core;
+use crate::activation::{Activation, WorkerState};
+use crate::clock;
 use crate::store::Presence;
 
 /// What a worker knows of itself, for health and status: a snapshot, from memory, in microseconds.
@@ -13,14 +15,12 @@ use crate::store::Presence;
 pub struct Facts {
     /// What it tells the store.
     pub presence: Presence,
-    /// Since when it is in its state, in seconds.
-    #[serde(with = "crate::clock::secs")]
-    pub state_age: Duration,
+    /// Whether it names a release; one that does not runs as the implicit release of an unmanaged tier.
+    pub managed: bool,
+    /// The activation that the store answered last, if it was another than this worker's.
+    pub activation: Option<Activation>,
     /// The store's last error, if its last call failed, and for how many seconds it has been away.
     pub store_down: Option<(String, f64)>,
-    /// Age of the last tick of the job runtime, in seconds.
-    #[serde(with = "crate::clock::secs")]
-    pub runtime_age: Duration,
     /// Whether the claim loop knew of waiting jobs when it last looked.
     pub backlog: bool,
     /// Outcomes that the store has not confirmed yet.
@@ -40,8 +40,13 @@ pub(super) fn gather(core: &Core) -> Facts {
         pid: std::process::id(),
         release: core.release.clone(),
         capability: core.capability.clone(),
+        artifact: None,
+        joining: state == WorkerState::Starting,
         state,
+        state_age,
         reason,
+        fault: None,
+        quiet: None,
         generation: core.generation.load(Relaxed),
         kinds: core.versions.clone(),
         queues: core.options.queues.clone(),
@@ -51,15 +56,23 @@ pub(super) fn gather(core: &Core) -> Facts {
         ticks: core.ticks.load(Relaxed),
         claim_age: core.claim_age(now_ms),
         progress_age: core.progress_at.age(now_ms),
+        canary_age: None,
+        canary_error: None,
+        stalled: None,
+        runtime_age: Duration::from_millis(now_ms.saturating_sub(core.runtime_tick.load(Relaxed))),
+        failing: Vec::new(),
         completed: core.completed.load(Relaxed),
         failed: core.failed.load(Relaxed),
+        restarts: 0,
+        health: None,
+        clock: clock::wall(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Facts {
         presence,
-        state_age,
+        managed: core.options.release.is_some(),
+        activation: None,
         store_down: core.outage.down(),
-        runtime_age: Duration::from_millis(now_ms.saturating_sub(core.runtime_tick.load(Relaxed))),
         backlog: core.backlog.load(Relaxed),
         unsettled: core.unsettled.load(Relaxed),
         lost: core.lost.load(Relaxed),

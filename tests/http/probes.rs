@@ -19,33 +19,20 @@ pub(super) struct Fixed(Mutex<Option<Facts>>);
 
 impl Fixed {
     pub(super) fn idle() -> Self {
+        let (name, release) = (WorkerName::new("w-1").unwrap(), Release::new("r-2031").unwrap());
         let presence = Presence {
-            worker: WorkerName::new("w-1").unwrap(),
-            incarnation: Nonce::new(),
-            host: "h".into(),
-            pid: 1,
-            release: Release::new("r-2031").unwrap(),
-            capability: "r-2031/x".into(),
             state: WorkerState::Active,
-            reason: None,
+            state_age: Duration::from_secs(60),
             generation: 1,
-            kinds: Vec::new(),
-            queues: None,
             slots: 8,
-            busy: 0,
-            stuck: 0,
-            ticks: 1,
             claim_age: Some(Duration::ZERO),
-            progress_age: None,
-            completed: 0,
-            failed: 0,
-            version: "0".into(),
+            ..Presence::new(name, Nonce::new(), release)
         };
         Self(Mutex::new(Some(Facts {
             presence,
-            state_age: Duration::from_secs(60),
+            managed: true,
+            activation: None,
             store_down: None,
-            runtime_age: Duration::ZERO,
             backlog: false,
             unsettled: 0,
             lost: 0,
@@ -104,7 +91,7 @@ async fn live_and_ready_are_two_questions() {
         ready.body.contains("[-]activation failed: worker is inactive for 1m 00s: standing by"),
         "{ready:?}"
     );
-    probes.source.set(|f| f.runtime_age = Duration::from_secs(6));
+    probes.source.set(|f| f.presence.runtime_age = Duration::from_secs(6));
     assert_eq!(probes.get("/livez").await.status, 503);
 }
 
@@ -155,7 +142,7 @@ async fn h30_a_web_page_cannot_read_the_probes_by_a_name_of_its_own() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_blocked_job_runtime_does_not_silence_the_probes() {
     let probes = Probes::start();
-    probes.source.set(|f| f.runtime_age = Duration::from_secs(6));
+    probes.source.set(|f| f.presence.runtime_age = Duration::from_secs(6));
     let address = probes.health.address();
     let client = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -10,7 +10,7 @@ use super::record::{read_entry, read_presence, read_versioned};
 use super::scripts::{Args, Script};
 use super::value::{Values, damaged, int, strange};
 use super::{RedisStore, prefix};
-use crate::activation::{Activation, Mode, WorkerState};
+use crate::activation::{Activation, Mode};
 use crate::clock::Timestamp;
 use crate::ids::Nonce;
 use crate::names::Tier;
@@ -201,7 +201,7 @@ impl RedisStore {
         let args = Args::new()
             .arg(presence.worker.as_str())
             .arg(*presence.incarnation.as_bytes())
-            .arg(presence.state.as_str())
+            .arg(if presence.joining { "joining" } else { presence.state.as_str() })
             .arg(self.json(op, presence)?);
         let answer = self.link.script(Script::Beat, &prefix(tier), Lane::Beat, args).await?;
         let mut values = Values::of(answer, op, self.link.place())?;
@@ -209,7 +209,7 @@ impl RedisStore {
             2 => Ok(Beat::Superseded),
             known => {
                 let now = values.time()?;
-                if known == 1 && presence.state == WorkerState::Starting {
+                if known == 1 && presence.joining {
                     self.take_over(tier, presence).await?;
                 }
                 Ok(Beat::Ok { now })

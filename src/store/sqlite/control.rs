@@ -194,8 +194,8 @@ pub(super) fn beat(session: &mut Session, tier: &Tier, presence: &Presence) -> S
         .optional()?;
     let ours = presence.incarnation.as_bytes();
     let same = known.as_ref().is_some_and(|(incarnation, _)| incarnation == ours);
-    if !same && known.is_some() && presence.state != WorkerState::Starting {
-        return Ok(Beat::Superseded); // only a starting process takes a name over
+    if !same && known.is_some() && !presence.joining {
+        return Ok(Beat::Superseded); // only the first word of a process takes a name over
     }
     if presence.state == WorkerState::Stopped {
         session

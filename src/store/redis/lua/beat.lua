@@ -1,9 +1,9 @@
 -- A worker says that it lives.
--- KEYS[1] prefix · ARGV[1] worker [2] incarnation [3] state [4] body
+-- KEYS[1] prefix · ARGV[1] worker [2] incarnation [3] state, or `joining` [4] body
 -- Output  {0, now} known | {1, now} took the name over | {2} superseded
 local known = call('HGET', P .. 'workers', ARGV[1])
 local same = known and sub(known, 1, 16) == ARGV[2]
-if known and not same and ARGV[3] ~= 'starting' then return { 2 } end -- only a starting process takes a name over
+if known and not same and ARGV[3] ~= 'joining' then return { 2 } end -- only the first word of a process takes a name over
 if ARGV[3] == 'stopped' then
   call('HDEL', P .. 'workers', ARGV[1])
   call('ZREM', P .. 'seen', ARGV[1])

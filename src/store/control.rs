@@ -57,6 +57,8 @@ pub enum Space {
     Control,
     /// Drains.
     Drain,
+    /// What the handlers of canary jobs prove.
+    Receipt,
 }
 
 impl Space {
@@ -69,6 +71,7 @@ impl Space {
             Self::Deploy => "deploy",
             Self::Control => "control",
             Self::Drain => "drain",
+            Self::Receipt => "receipt",
         }
     }
 }
@@ -109,6 +112,27 @@ pub struct LedgerEntry {
     pub by: Actor,
     /// More, as JSON text.
     pub detail: String,
+}
+
+/// How long a queue is to be paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pause {
+    /// So long from now (store time), then it lapses by itself; `None`: until somebody resumes it.
+    pub for_: Option<Duration>,
+}
+
+/// A queue that is paused: no claim takes its jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// The queue.
+    pub queue: Queue,
+    /// Who paused it, and why.
+    pub by: Actor,
+    /// Since when (store time).
+    pub at: Timestamp,
+    /// When it lapses by itself (store time); `None`: not before somebody resumes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// What a worker says of itself.
@@ -167,6 +191,9 @@ pub enum Beat {
     Ok {
         /// The store's time.
         now: Timestamp,
+        /// The revision of what operators set in the tier: another number than at the last beat says that a record of
+        /// [`Space::Control`] was written or deleted, or a queue paused or resumed, since then. 0 before the first of them.
+        control: u64,
     },
     /// Another process registered under this name.
     Superseded,

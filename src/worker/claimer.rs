@@ -13,7 +13,7 @@ use crate::clock;
 use crate::ids::Nonce;
 use crate::names::Release;
 use crate::retry::Reconnect;
-use crate::store::{Actor, Batch, Claim, ClaimAsk, ErrorKind, Flip, Flipped, MAX_BATCH, Wake};
+use crate::store::{Actor, Batch, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Lane, MAX_BATCH, Wake};
 
 /// Claimed ahead of the slots is what runs in this time, …
 const PREFETCH: f64 = 0.050;
@@ -108,6 +108,7 @@ async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool) {
 async fn ask(core: &Arc<Core>, max: usize, suspects: bool, unheard: &mut Option<Nonce>) -> Next {
     let nonce = unheard.take().unwrap_or_default();
     let ask = ClaimAsk {
+        lane: Lane::Jobs,
         tier: core.options.tier.clone(),
         worker: core.options.name.clone(),
         incarnation: core.incarnation,
@@ -126,6 +127,7 @@ async fn ask(core: &Arc<Core>, max: usize, suspects: bool, unheard: &mut Option<
         None => Next::Away,
         Some(Claim::Active(batch)) => serve(core, batch),
         Some(Claim::NotActive { current, .. }) => stand_by(core, current).await,
+        Some(Claim::Canaries(_)) => Next::Wait, // the answer to another question
         Some(Claim::Superseded) => {
             core.doom(Ended::Superseded);
             Next::End

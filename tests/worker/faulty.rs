@@ -9,7 +9,7 @@ use sluicegate::activation::Activation;
 use sluicegate::clock::Timestamp;
 use sluicegate::ids::{JobId, Nonce};
 use sluicegate::job::{JobRecord, NewJob};
-use sluicegate::names::Tier;
+use sluicegate::names::{Queue, Tier};
 use sluicegate::store::*;
 
 /// Forwards to a real store, unless told otherwise.
@@ -139,6 +139,18 @@ impl Store for Faulty {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         self.through("records")?.records(tier, space, after, limit).await
+    }
+    async fn pause(
+        &self,
+        tier: &Tier,
+        queue: &Queue,
+        pause: Option<Pause>,
+        by: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        self.through("pause")?.pause(tier, queue, pause, by).await
+    }
+    async fn pauses(&self, tier: &Tier) -> Result<Vec<Paused>, StoreError> {
+        self.through("pauses")?.pauses(tier).await
     }
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError> {
         self.through("append")?.append(tier, event, by, detail).await

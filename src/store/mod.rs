@@ -39,6 +39,7 @@ mod look;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod meaning;
 pub mod observed;
+pub mod orders;
 mod presence;
 #[cfg(feature = "redis")]
 pub mod redis;

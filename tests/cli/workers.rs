@@ -23,15 +23,15 @@ fn a_worker_is_shown_quieted_resumed_dumped_and_stopped(engine: Engine) {
     running.line("worker started");
     let seen = until(&sandbox, "active");
     assert!(seen["health"].as_str().unwrap().starts_with("127.0.0.1:"), "{seen}");
-    assert_eq!(sandbox.run(&["worker", "list", "-o", "name"]).exits(0).stdout, "w-1\n");
+    assert_eq!(sandbox.run(&["worker", "list", "-o", "name"]).exits(0).out, "w-1\n");
     let shown = sandbox.run(&["worker", "show", "w-1"]).exits(0);
     for part in ["active for", "canary     passed", "release    default", "kinds      echo v1", "/readyz"] {
-        assert!(shown.stdout.contains(part), "{part}: {}", shown.stdout);
+        assert!(shown.out.contains(part), "{part}: {}", shown.out);
     }
     sandbox.run(&["worker", "quiet", "w-1", "--dry-run"]).exits(0).says("would quiet worker w-1 for 30m 00s");
     assert_eq!(worker(&sandbox)["state"], "active");
     let quiet = sandbox.run(&["worker", "quiet", "w-1", "--for", "10m", "--reason", "INC-4711"]).exits(0);
-    assert!(quiet.stdout.contains("1 of 1 living workers are"), "{}", quiet.stdout);
+    assert!(quiet.out.contains("1 of 1 living workers are"), "{}", quiet.out);
     let seen = worker(&sandbox);
     assert_eq!((&seen["state"], &seen["quiet"]["reason"]), (&"quiet".into(), &"INC-4711".into()), "{seen}");
     assert!(seen["quiet"]["until"].is_string() && seen["quiet"]["owner"].is_string(), "{seen}");

@@ -142,6 +142,9 @@ impl RedisStore {
         if next(state, Event::RunNow).is_err() {
             return Ok(Step::Answer(Acted::Refused(state)));
         }
+        if state.is_final() && job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) {
+            return Ok(Step::Answer(Acted::Refused(state)));
+        }
         let mut story = job.story();
         let source = elsewhere(job.sid, &story);
         let (mut fresh, mut holding) = (None, None);

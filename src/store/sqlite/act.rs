@@ -50,6 +50,8 @@ fn one(session: &mut Session, tid: i64, id: JobId, action: Action) -> Step<Acted
     let Some((seq, sid, code, pid, ord, ready)) = found else { return Ok(Acted::NotFound) };
     let Some(state) = state_from(code, ready) else { return Ok(Acted::NotFound) };
     match action {
+        // A canary that ended has proved what it could: whoever wants another sends one.
+        Action::Retry if pid < 0 && state.is_final() => Ok(Acted::Refused(state)),
         Action::Retry => retry(session, tid, seq, sid, state),
         Action::Cancel if state == State::Running => {
             session

@@ -19,8 +19,7 @@ fn until(sandbox: &Sandbox, state: &str) -> Value {
 
 fn a_worker_is_shown_quieted_resumed_dumped_and_stopped(engine: Engine) {
     let sandbox = Sandbox::on(engine);
-    let mut running = sandbox.work(&["--name", "w-1"]);
-    running.line("worker started");
+    let running = sandbox.work(&["--name", "w-1"]);
     let seen = until(&sandbox, "active");
     assert!(seen["health"].as_str().unwrap().starts_with("127.0.0.1:"), "{seen}");
     assert_eq!(sandbox.run(&["worker", "list", "-o", "name"]).exits(0).out, "w-1\n");
@@ -45,8 +44,7 @@ fn a_worker_is_shown_quieted_resumed_dumped_and_stopped(engine: Engine) {
 
 fn slips_are_told_and_change_nothing(engine: Engine) {
     let sandbox = Sandbox::on(engine);
-    let mut running = sandbox.work(&["--name", "w-1"]);
-    running.line("worker started");
+    let _running = sandbox.work(&["--name", "w-1"]);
     until(&sandbox, "active");
     sandbox.run(&["worker", "quiet", "w-2"]).exits(10).says("there is no worker `w-2`");
     sandbox.run(&["worker", "show", "W 2"]).exits(2).says("bad worker name");

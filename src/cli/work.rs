@@ -16,7 +16,9 @@ use super::out::to_stderr;
 use super::with_builtin;
 use crate::config::Config;
 use crate::handlers::Delivery;
-use crate::http;
+use crate::health::{Probe, Thresholds};
+use crate::http::Health;
+use crate::store::Store;
 use crate::telemetry;
 use crate::worker::{Ended, Options, Worker};
 
@@ -35,9 +37,9 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     let runtime = Context::runtime()?;
     let result = runtime.block_on(async {
         let store = ctx.store(&config).await?;
-        let worker = Worker::start(store, registry, options(&config)).await?;
+        let worker = Worker::start(Arc::clone(&store), registry, options(&config)).await?;
         let shutdown = CancellationToken::new();
-        let probes = http::serve_health(listener, Arc::new(worker.clone()), shutdown.clone())?;
+        let probes = health(&config, &worker, store).serve(listener, shutdown.clone())?;
         tracing::info!(health = %probes.address(), "worker started");
         let exit = until_ended(&worker).await;
         shutdown.cancel();
@@ -70,6 +72,21 @@ pub(super) fn options(config: &Config) -> Options {
             .map(|(kind, (settings, _))| (kind.clone(), settings.clone()))
             .collect(),
     }
+}
+
+/// The probes of this worker, as they are configured.
+pub(super) fn health(config: &Config, worker: &Worker, store: Arc<dyn Store>) -> Health {
+    let limits = Thresholds {
+        claim: config.span("health.claim_age_limit"),
+        progress: config.span("health.progress_limit"),
+        ..Thresholds::default()
+    };
+    let healthz = config.healthz().map(|word| if word == "livez" { Probe::Live } else { Probe::Ready });
+    Health::new(Arc::new(worker.clone()))
+        .store(store, config.tier())
+        .slos(config.slos())
+        .healthz(healthz)
+        .limits(limits)
 }
 
 /// A listener, or an error that says which flag moves it.

@@ -36,9 +36,11 @@ pub(super) enum Cause {
 pub(super) struct Held {
     pub(super) id: JobId,
     slot: u64,
-    kind: Kind,
+    /// Its place in the lease.
+    pub(super) index: usize,
+    pub(super) kind: Kind,
     queue: Queue,
-    attempt: u32,
+    pub(super) attempt: u32,
     /// Waiting, running or done. It becomes done once: whoever does that reports its outcome, and nobody else.
     phase: AtomicU8,
     cause: AtomicU8,
@@ -50,10 +52,11 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn new(job: &Claimed) -> Self {
+    fn new((index, job): (usize, &Claimed)) -> Self {
         Self {
             id: job.id,
             slot: job.slot,
+            index,
             kind: job.kind.clone(),
             queue: job.queue.clone(),
             attempt: job.failures.saturating_add(1),
@@ -68,6 +71,10 @@ impl Held {
 
     pub(super) fn slot(&self) -> u64 {
         self.slot
+    }
+
+    pub(super) fn place(&self) -> (&Queue, &Kind) {
+        (&self.queue, &self.kind)
     }
 
     /// Marks it running; the token is cancelled already if somebody was faster.
@@ -183,7 +190,7 @@ impl Lease {
             left: AtomicUsize::new(batch.jobs.len()),
             lost: AtomicBool::new(false),
             renewed: AtomicU64::new(now_ms),
-            jobs: batch.jobs.iter().map(Held::new).collect(),
+            jobs: batch.jobs.iter().enumerate().map(Held::new).collect(),
         }
     }
 

@@ -6,7 +6,7 @@
 //! - `claimer`: takes jobs from the store, as many as can start soon
 //! - `ready`: holds them until a slot is free
 //! - `executor`: runs them, each alone; `outcome` says what became of an attempt
-//! - `settler`: reports that to the store
+//! - `settler`: reports that to the store; `counts`: by queue and kind, for metrics
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
 //! - `effects`: the durable record of side effects
@@ -16,6 +16,7 @@
 
 mod claimer;
 mod conductor;
+mod counts;
 mod effects;
 mod executor;
 pub mod facts;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use crate::activation::WorkerState;
 use crate::store::{Store, StoreError};
 
+pub use counts::{BOUNDS, Count, Counts, Done, OTHER};
 pub use facts::Facts;
 pub use options::Options;
 pub use registry::{KindInfo, Registry, RegistryError};
@@ -84,6 +86,12 @@ impl Worker {
     #[must_use]
     pub fn facts(&self) -> Option<Facts> {
         Some(facts::gather(&self.core))
+    }
+
+    /// What became of its jobs, by queue and kind.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        state::lock(&self.core.counts).clone()
     }
 
     /// Returns when its state is this one, or when it has ended and can never be.

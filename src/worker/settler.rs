@@ -15,7 +15,18 @@ use crate::store::{MAX_BATCH, Settle, Settled, Verdict};
 /// What became of one job, with its lease.
 pub(super) struct Outcome {
     lease: Arc<Lease>,
+    index: usize,
     settle: Settle,
+}
+
+impl Outcome {
+    pub(super) fn held(&self) -> Option<&Held> {
+        self.lease.jobs.get(self.index)
+    }
+
+    pub(super) fn settle(&self) -> &Settle {
+        &self.settle
+    }
 }
 
 impl Core {
@@ -34,7 +45,7 @@ impl Core {
         }
         let settle = Settle { nonce: lease.nonce, id: held.id, slot: held.slot(), ran, verdict };
         self.unsettled.fetch_add(1, Relaxed);
-        lock(&self.outbox).push_back(Outcome { lease: Arc::clone(lease), settle });
+        lock(&self.outbox).push_back(Outcome { lease: Arc::clone(lease), index: held.index, settle });
         self.wake_settler.notify_one();
     }
 }
@@ -103,6 +114,7 @@ fn account(core: &Core, batch: &[Outcome], answers: &[Settled]) {
     core.completed.fetch_add(completed, Relaxed);
     core.failed.fetch_add(failed, Relaxed);
     core.lost.fetch_add(lost, Relaxed);
+    super::counts::count(core, batch, answers);
     for outcome in batch {
         core.release(&outcome.lease);
     }

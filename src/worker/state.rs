@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::counts::{self, Counts};
 use super::effects::StoreEffects;
 use super::lease::{Cause, Lease, millis};
 use super::options::{Options, host};
@@ -61,6 +62,7 @@ pub(super) struct Core {
     pub(super) failed: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) returned: AtomicU64,
+    pub(super) counts: Mutex<Counts>,
     pub(super) stuck: AtomicUsize,
     pub(super) generation: AtomicU64,
     pub(super) ticks: AtomicU64,
@@ -144,6 +146,7 @@ impl Core {
             failed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             returned: AtomicU64::new(0),
+            counts: Mutex::new(counts::none_yet(registry.infos().map(|info| (&info.queue, &info.kind)))),
             stuck: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             ticks: AtomicU64::new(0),

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::out::to_stderr;
-use super::with_builtin;
+use super::{systemd, with_builtin};
 use crate::config::Config;
 use crate::handlers::Delivery;
 use crate::health::{Probe, Thresholds};
@@ -41,7 +41,9 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
         let shutdown = CancellationToken::new();
         let probes = health(&config, &worker, store).serve(listener, shutdown.clone())?;
         tracing::info!(health = %probes.address(), "worker started");
+        let telling = systemd::start(worker.clone(), thresholds(&config));
         let exit = until_ended(&worker).await;
+        drop(telling);
         shutdown.cancel();
         exit
     });
@@ -76,17 +78,20 @@ pub(super) fn options(config: &Config) -> Options {
 
 /// The probes of this worker, as they are configured.
 pub(super) fn health(config: &Config, worker: &Worker, store: Arc<dyn Store>) -> Health {
-    let limits = Thresholds {
-        claim: config.span("health.claim_age_limit"),
-        progress: config.span("health.progress_limit"),
-        ..Thresholds::default()
-    };
     let healthz = config.healthz().map(|word| if word == "livez" { Probe::Live } else { Probe::Ready });
     Health::new(Arc::new(worker.clone()))
         .store(store, config.tier())
         .slos(config.slos())
         .healthz(healthz)
-        .limits(limits)
+        .limits(thresholds(config))
+}
+
+fn thresholds(config: &Config) -> Thresholds {
+    Thresholds {
+        claim: config.span("health.claim_age_limit"),
+        progress: config.span("health.progress_limit"),
+        ..Thresholds::default()
+    }
 }
 
 /// A listener, or an error that says which flag moves it.

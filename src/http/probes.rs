@@ -65,7 +65,9 @@ impl Probes {
         match what {
             Route::Metrics => Ok(self.metrics(request.headers()).await),
             Route::Ask(probe) => self.probe(one_check(probe, segment)?, query, request.headers()),
-            Route::Health => self.health(group(segment)?, query, request.extensions().get::<Peer>()),
+            Route::Health => {
+                self.health(group(segment)?, query, request.headers(), request.extensions().get::<Peer>())
+            }
             Route::Healthz => match self.healthz {
                 Some(probe) => self.probe(probe.into(), query, request.headers()),
                 None => Ok(healthz("")),
@@ -88,10 +90,21 @@ impl Probes {
     }
 
     /// The whole document; what it was found from only for those on this machine, since this listener knows no token.
-    fn health(&self, probe: Probe, query: &str, peer: Option<&Peer>) -> Result<Reply, Problem> {
+    fn health(
+        &self,
+        probe: Probe,
+        query: &str,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+    ) -> Result<Reply, Problem> {
         let verdict = self.judge(probe.into(), query);
         let near = peer.is_some_and(|Peer(ip)| ip.to_canonical().is_loopback());
-        document(&if near { verdict } else { verdict.without_checks() })
+        let verdict = if near { verdict } else { verdict.without_checks() };
+        if accepts(headers, &["text/plain"]) && !wants_json(headers) {
+            let verbose = near && parameters(query, "verbose").next().is_some();
+            return Ok(reply::text(status(&verdict), verdict.to_text(verbose)));
+        }
+        document(&verdict)
     }
 
     async fn metrics(&self, headers: &HeaderMap) -> Reply {
@@ -209,4 +222,57 @@ fn accepts(headers: &HeaderMap, kinds: &[&str]) -> bool {
             let given = range.split(';').next().unwrap_or_default().trim();
             kinds.iter().any(|kind| given.eq_ignore_ascii_case(kind))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Source for Nobody {
+        fn facts(&self) -> Option<crate::worker::Facts> {
+            let name = crate::names::WorkerName::new("w-1").ok()?;
+            let presence = crate::store::Presence::new(name, Default::default(), Default::default());
+            Some(crate::worker::Facts {
+                presence,
+                managed: true,
+                activation: None,
+                store_down: None,
+                backlog: false,
+                unsettled: 0,
+                lost: 0,
+            })
+        }
+    }
+
+    /// A name, a release and reasons are nobody's business beyond this machine, unless they hold a token.
+    #[test]
+    fn details_are_for_this_machine_only() {
+        let probes = Probes {
+            source: Arc::new(Nobody),
+            memory: Memory::default(),
+            guard: Guard {
+                listen: ([0, 0, 0, 0], 7433).into(),
+                token: None,
+                hosts: Vec::new(),
+                probes: true,
+            },
+            counted: None,
+            healthz: None,
+            limits: Thresholds::default(),
+        };
+        let length = |ip: Option<&str>| {
+            let peer = ip.and_then(|ip| Some(Peer(ip.parse::<IpAddr>().ok()?)));
+            let reply = probes.health(Probe::Ready, "", &HeaderMap::new(), peer.as_ref());
+            reply.ok().and_then(|reply| hyper::body::Body::size_hint(reply.body()).exact()).unwrap_or(0)
+        };
+        let (near, far) = (length(Some("127.0.0.1")), length(Some("10.1.2.3")));
+        assert!(near > 2 * far && far > 0, "{near} {far}");
+        assert_eq!(length(Some("::ffff:127.0.0.1")), near);
+        assert_eq!(length(Some("::1")), near);
+        assert_eq!(length(None), far, "whoever is not known is far");
+    }
 }

@@ -111,10 +111,10 @@ fn account(core: &Core, batch: &[Outcome], answers: &[Settled]) {
             }
         }
     }
+    super::counts::count(core, batch, answers);
     core.completed.fetch_add(completed, Relaxed);
     core.failed.fetch_add(failed, Relaxed);
     core.lost.fetch_add(lost, Relaxed);
-    super::counts::count(core, batch, answers);
     for outcome in batch {
         core.release(&outcome.lease);
     }

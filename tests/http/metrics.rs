@@ -145,6 +145,32 @@ async fn the_worker_is_told_by_state_fault_slots_and_times() {
     assert!(!text.contains("w-1") && !text.contains("worker=\""), "no label names the worker:\n{text}");
 }
 
+/// Nobody has to scrape for it: the queues are counted for the probes as well.
+#[tokio::test]
+async fn a_queue_over_its_limit_is_a_warning_and_nothing_else() {
+    let place = Place::new(Engine::Sqlite);
+    let store = place.open().await;
+    mail(&store).await;
+    let waited = async || store.census(&tier()).await.unwrap().queues[0].oldest_wait.unwrap();
+    while waited().await <= Duration::from_millis(1) {}
+    let (source, shutdown) = (Arc::new(Fixed::idle()), CancellationToken::new());
+    let slos = [(Queue::new("mail").unwrap(), Duration::from_millis(1))].into();
+    let health = Health::new(source as _).store(store, tier()).slos(slos);
+    let health = health.serve(loopback(), shutdown.clone()).unwrap();
+    let get = async |path: &str| send(health.address(), &Request::new("GET", path).bytes()).await;
+    let warned = async || loop {
+        let answer = get("/readyz?verbose").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        if answer.body.contains("[!]queue-latency warn: mail ") {
+            return answer;
+        }
+    };
+    let answer = tokio::time::timeout(DEADLINE, warned()).await.expect("a warning");
+    assert!(answer.body.ends_with("readyz check passed\n"), "{answer:?}");
+    assert!(!get("/livez?verbose").await.body.contains("queue-latency"));
+    shutdown.cancel();
+}
+
 /// The store of `super::faulty` never answers a census.
 #[tokio::test]
 async fn a_store_that_hangs_does_not_hold_a_scrape_up() {

@@ -195,12 +195,15 @@ async fn while_the_store_is_away_the_last_counts_stay_with_their_age() {
         "sluicegate_store_up{tier=\"web\"}",
         "sluicegate_queue_jobs{tier=\"web\",queue=\"mail\",state=\"available\"}",
     );
-    let after = loop {
-        let text = scraped.scrape().await; // what was counted a moment ago is good for a second
-        if value(&text, up) == 0.0 {
-            break text;
+    let noticed = async {
+        loop {
+            let text = scraped.scrape().await; // what was counted a moment ago is good for a second
+            if value(&text, up) == 0.0 {
+                return text;
+            }
         }
     };
+    let after = tokio::time::timeout(DEADLINE, noticed).await.expect("in time");
     assert_eq!((value(&before, up), value(&before, series), value(&after, series)), (1.0, 1.0, 1.0));
     let counted = "sluicegate_queue_census_timestamp_seconds{tier=\"web\"}";
     let moved = value(&after, counted) - value(&before, counted);

@@ -1,5 +1,7 @@
 //! What became of jobs, by queue and kind.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use sluicegate::job::State;
 use sluicegate::names::{Kind, Queue};
 use sluicegate::store::{Action, Actor};
@@ -19,11 +21,12 @@ async fn jobs_are_counted_by_how_they_ended(engine: Engine) {
     let bench = Bench::on(engine).await;
     let worker = bench.worker().await;
     assert_eq!(count(&worker, "test.probe"), Some(Count::default()), "there from the start");
+    bench.reaches(bench.probe("snooze once").await, State::Completed).await; // only the very first attempt does
+    assert_eq!(bench.signals.started.load(SeqCst), 2);
     bench.reaches(bench.probe("done").await, State::Completed).await;
-    bench.reaches(bench.probe("snooze once").await, State::Completed).await;
     bench.reaches(bench.probe("fail").await, State::Dead).await; // the second attempt is the last
     bench.reaches(bench.probe("die").await, State::Dead).await;
-    let begun = bench.signals.started.load(std::sync::atomic::Ordering::SeqCst);
+    let begun = bench.signals.started.load(SeqCst);
     let heeds = bench.probe("heed").await;
     bench.signals.begun(begun + 1).await;
     let by = Actor { who: "ada".into(), reason: None };

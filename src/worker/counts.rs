@@ -110,7 +110,8 @@ impl Count {
 
 /// Counts a batch of outcomes that the store has answered.
 pub(super) fn count(core: &Core, batch: &[Outcome], answers: &[Settled]) {
-    let ends = batch.iter().zip(answers).filter_map(|(outcome, answer)| {
+    let work = batch.iter().zip(answers).filter(|(outcome, _)| !outcome.is_canary());
+    let ends = work.filter_map(|(outcome, answer)| {
         let (queue, kind) = outcome.held()?.place();
         Some((queue, kind, outcome.settle(), *answer))
     });

@@ -171,6 +171,8 @@ impl Held {
 pub(super) struct Lease {
     pub(super) nonce: Nonce,
     pub(super) suspect: bool,
+    /// Holds canaries, which do not count as work.
+    pub(super) canary: bool,
     store_now: Timestamp,
     claimed: Instant,
     /// Jobs whose outcome the store has not confirmed.
@@ -185,6 +187,7 @@ impl Lease {
         Self {
             nonce: batch.nonce,
             suspect: batch.suspect,
+            canary: false,
             store_now: batch.now,
             claimed: clock::instant(),
             left: AtomicUsize::new(batch.jobs.len()),
@@ -192,6 +195,11 @@ impl Lease {
             renewed: AtomicU64::new(now_ms),
             jobs: batch.jobs.iter().enumerate().map(Held::new).collect(),
         }
+    }
+
+    /// One that holds canaries.
+    pub(super) fn of_canaries(batch: &Batch, now_ms: u64) -> Self {
+        Self { canary: true, ..Self::new(batch, now_ms) }
     }
 
     /// The store's time, by this host's monotonic clock since the claim.

@@ -13,3 +13,4 @@ mod sandbox;
 mod settings;
 mod stores;
 mod systemd;
+mod workers;

@@ -15,5 +15,7 @@ mod ends;
 pub(crate) mod faulty;
 mod jobs;
 mod leases;
+mod orders;
 mod outages;
+mod proof;
 mod releases;

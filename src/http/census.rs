@@ -8,8 +8,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::clock;
-use crate::names::Tier;
-use crate::store::{Census, Store, StoreError};
+use crate::names::{Queue, Tier};
+use crate::store::{Census, Paused, Store, StoreError};
 
 /// Counts younger than this are good enough for everybody.
 const FRESH: Duration = Duration::from_secs(1);
@@ -23,6 +23,8 @@ pub(crate) struct View {
     pub(crate) up: bool,
     /// Its last answer, and when it came.
     pub(crate) last: Option<(Instant, Arc<Census>)>,
+    /// The queues that were paused then.
+    pub(crate) paused: Vec<Queue>,
 }
 
 #[derive(Default)]
@@ -30,7 +32,7 @@ struct Inner {
     view: View,
     tried: Option<Instant>,
     /// A question that is on its way. Never two: a read that hangs on a dead disk holds a thread.
-    asking: Option<JoinHandle<Result<Census, StoreError>>>,
+    asking: Option<JoinHandle<Result<(Census, Vec<Paused>), StoreError>>>,
 }
 
 /// Asks at most once a second, however many want to know.
@@ -58,14 +60,15 @@ impl Counted {
     async fn ask(&self, inner: &mut Inner) {
         let asking = inner.asking.get_or_insert_with(|| {
             let (store, tier) = (Arc::clone(&self.store), self.tier.clone());
-            tokio::spawn(async move { store.census(&tier).await })
+            tokio::spawn(async move { Ok((store.census(&tier).await?, store.pauses(&tier).await?)) })
         });
         let answer = tokio::time::timeout(PATIENCE, asking).await;
         if answer.is_ok() {
             inner.asking = None;
         }
         inner.view.up = match answer {
-            Ok(Ok(Ok(census))) => {
+            Ok(Ok(Ok((census, pauses)))) => {
+                inner.view.paused = pauses.into_iter().map(|paused| paused.queue).collect();
                 inner.view.last = Some((clock::instant(), Arc::new(census)));
                 true
             }

@@ -230,6 +230,7 @@ fn queues(text: &mut Text, known: &Known<'_>) {
                 .chain(served)
                 .chain(own)
                 .chain(known.slos.keys())
+                .chain(&known.view.paused)
                 .collect()
         }
     };
@@ -251,7 +252,7 @@ fn queues(text: &mut Text, known: &Known<'_>) {
     }
     let mut family = text.family("sluicegate_queue_paused", Type::Gauge, "Whether the queue is paused.");
     for &queue in &names {
-        family.is(&[("queue", queue.as_str())], 0); // there are no pauses yet
+        family.is(&[("queue", queue.as_str())], u8::from(known.view.paused.contains(queue)));
     }
     let mut family = text.family("sluicegate_queue_slo_seconds", Type::Gauge, "For how long a job may wait.");
     for (queue, slo) in known.slos {

@@ -10,7 +10,7 @@ use sluicegate::clock;
 use sluicegate::http::{Health, HealthServer};
 use sluicegate::job::{Args, NewJob};
 use sluicegate::names::{Kind, Queue, Tier};
-use sluicegate::store::{ErrorKind, Fault, FaultCode, Quiet, Store};
+use sluicegate::store::{Actor, ErrorKind, Fault, FaultCode, Pause, Quiet, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::faulty;
@@ -77,6 +77,8 @@ async fn queues_are_counted(engine: Engine) {
     let store = place.open().await;
     mail(&store).await;
     mail(&store).await;
+    let (paused, by) = (Queue::new("paused").unwrap(), Actor { who: "ada".into(), reason: None });
+    store.pause(&tier(), &paused, Some(Pause::default()), &by).await.unwrap();
     let scraped = Scraped::over(Arc::clone(&store));
     let text = scraped.scrape().await;
     for (series, wanted) in [
@@ -84,6 +86,7 @@ async fn queues_are_counted(engine: Engine) {
         ("sluicegate_queue_jobs{tier=\"web\",queue=\"mail\",state=\"available\"}", 2.0),
         ("sluicegate_queue_jobs{tier=\"web\",queue=\"mail\",state=\"dead\"}", 0.0),
         ("sluicegate_queue_paused{tier=\"web\",queue=\"mail\"}", 0.0),
+        ("sluicegate_queue_paused{tier=\"web\",queue=\"paused\"}", 1.0),
         ("sluicegate_queue_slo_seconds{tier=\"web\",queue=\"mail\"}", 60.0),
     ] {
         assert_eq!(value(&text, series), wanted, "{series}");

@@ -47,8 +47,8 @@ impl Drop for Worker {
     }
 }
 
-/// `health` until it ends with this code.
-fn until(sandbox: &Sandbox, worker: &Worker, args: &[&str], code: i32) -> Run {
+/// `health`, asked again until it ends with this code.
+pub(super) fn until(sandbox: &Sandbox, worker: &Worker, args: &[&str], code: i32) -> Run {
     let url = format!("http://{}", worker.health);
     let mut all = vec!["health", "--url", &url];
     all.extend(args);
@@ -95,8 +95,39 @@ fn the_exit_code_of_health_is_the_verdict(engine: Engine) {
     ask(&[], 0);
 }
 
+fn a_worker_whose_hook_fails_says_so_and_is_not_started(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let worker =
+        Worker::start(&sandbox, &["--name", "w-1"], &[("SLUICEGATE__WORKER__ACTIVATION_HOOK", "false")]);
+    let hook = |args: &[&str]| {
+        let json = until(&sandbox, &worker, args, 3).json();
+        json["checks"]["worker:hook"][0].clone()
+    };
+    let check = (0..1_000).map(|_| hook(&["ready", "-o", "json"])).find(|check| check["status"] == "fail");
+    let check = check.expect("a failed hook");
+    assert_eq!(check["code"], "ACTIVATION_HOOK_FAILED", "{check}");
+    assert!(
+        check["since"].is_string() && check["output"].is_string() && check["hint"].is_string(),
+        "{check}"
+    );
+    let startup = until(&sandbox, &worker, &["startup"], 3);
+    assert!(startup.out.contains("[-]startup failed: worker has not proved itself"), "{startup:?}");
+    until(&sandbox, &worker, &["staged"], 3);
+    until(&sandbox, &worker, &["live"], 0);
+}
+
+fn a_deploy_counts_on_what_is_active_and_proven(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let worker = Worker::start(&sandbox, &[], &[]);
+    until(&sandbox, &worker, &["deploy"], 0);
+    worker.signal("TSTP");
+    until(&sandbox, &worker, &["deploy"], 3);
+}
+
 on_both! {
     #[test] fn:
+        a_deploy_counts_on_what_is_active_and_proven
+        a_worker_whose_hook_fails_says_so_and_is_not_started
         the_exit_code_of_health_is_the_verdict;
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::health::Worker;
+use super::health::{Worker, until};
 use super::sandbox::{Sandbox, binary};
 use crate::both::Engine;
 
@@ -56,8 +56,26 @@ fn systemd_is_told_that_it_is_ready_alive_quiet_and_stopping(engine: Engine) {
     assert_eq!(worker.ended(), 0);
 }
 
+fn a_standby_is_ready_for_systemd_and_not_for_work(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let first = Worker::start(&sandbox, &["--name", "w-1"], &[]);
+    until(&sandbox, &first, &[], 0); // so the tier has a release that is active
+    let path = sandbox.path("notify");
+    let manager = Manager(UnixDatagram::bind(&path).expect("a socket"));
+    manager.0.set_read_timeout(Some(LONG)).expect("a time-out");
+    let env = [("NOTIFY_SOCKET", path.to_str().expect("a path"))];
+    let standby = Worker::start(&sandbox, &["--name", "w-2", "--release", "r-2"], &env);
+    manager.until("READY=1");
+    for (group, code) in [("staged", 0), ("live", 0), ("startup", 0), ("ready", 3), ("deploy", 3)] {
+        until(&sandbox, &standby, &[group], code);
+    }
+    let told = until(&sandbox, &standby, &["ready"], 3);
+    assert!(told.out.contains("release `default` is active"), "{told:?}");
+}
+
 on_both! {
     #[test] fn:
+        a_standby_is_ready_for_systemd_and_not_for_work
         systemd_is_told_that_it_is_ready_alive_quiet_and_stopping;
 }
 

@@ -27,12 +27,14 @@ pub(crate) struct View {
     pub(crate) paused: Vec<Queue>,
 }
 
+type Answer = Result<(Census, Vec<Paused>), StoreError>;
+
 #[derive(Default)]
 struct Inner {
     view: View,
     tried: Option<Instant>,
     /// A question that is on its way. Never two: a read that hangs on a dead disk holds a thread.
-    asking: Option<JoinHandle<Result<(Census, Vec<Paused>), StoreError>>>,
+    asking: Option<JoinHandle<Answer>>,
 }
 
 /// Asks at most once a second, however many want to know.

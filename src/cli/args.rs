@@ -108,6 +108,8 @@ pub(super) enum Command {
     Serve(Listen),
     /// One screen: activation, workers, queues
     Status,
+    /// Ask the local worker how it is; the exit code is the verdict
+    Health(Health),
     /// Enqueue and look after jobs
     #[command(subcommand)]
     Job(JobCommand),
@@ -143,6 +145,60 @@ pub(super) struct Listen {
     /// Where the probes listen (default: 127.0.0.1:7433; port 0 takes a free one)
     #[arg(long, value_name = "ADDR")]
     pub(super) health_listen: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Health {
+    /// The question (default: ready)
+    #[arg(value_enum, value_name = "GROUP")]
+    pub(super) of: Option<HealthGroup>,
+    /// The same, as a flag
+    #[arg(long, value_enum, conflicts_with = "of")]
+    pub(super) group: Option<HealthGroup>,
+    /// Where the probes are, such as http://127.0.0.1:7433 (default: `health.listen`)
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// How it is told
+    #[arg(long, value_enum)]
+    pub(super) format: Option<HealthFormat>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum HealthGroup {
+    /// Would a restart help?
+    Live,
+    /// May this worker be given work?
+    Ready,
+    /// Is it active, or proven and standing by?
+    Staged,
+    /// Has it registered and proved itself?
+    Startup,
+    /// Would a deploy count on it?
+    Deploy,
+}
+
+impl HealthGroup {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Ready => "ready",
+            Self::Staged => "staged",
+            Self::Startup => "startup",
+            Self::Deploy => "deploy",
+        }
+    }
+}
+
+/// How it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum HealthFormat {
+    /// Lines for people; `-v` for every check
+    Text,
+    /// The whole document
+    Json,
+    /// One line, and the exit codes of Nagios: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Nagios,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -108,7 +108,7 @@ async fn everything(
     let worker = start_worker(config, registry, Arc::clone(&store), &health).await?;
     let name = worker.facts().map(|facts| facts.presence.worker.to_string()).unwrap_or_default();
     let shutdown = CancellationToken::new();
-    let probes = http::serve_health(health, Arc::new(worker.clone()), shutdown.clone())?;
+    let probes = work::health(config, &worker, Arc::clone(&store)).serve(health, shutdown.clone())?;
     let (mut interrupted, mut terminated) = (signal(2)?, signal(15)?);
     let ready = async {
         worker.until(WorkerState::Active).await;

@@ -9,7 +9,9 @@ mod dev;
 mod enqueue;
 mod error;
 mod exit;
+mod fetch;
 mod from_file;
+mod health;
 mod help;
 mod list;
 mod out;
@@ -18,6 +20,7 @@ mod serve;
 mod show;
 mod status;
 mod story;
+mod systemd;
 mod wait;
 mod work;
 mod worker_cmd;
@@ -123,6 +126,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Dev(args) => dev::run(ctx, args),
         Command::Work(args) => work::run(ctx, args),
         Command::Serve(args) => serve::run(ctx, args),
+        Command::Health(args) => health::run(&ctx, &args),
         Command::Status => ctx.block_on(status::run),
         Command::Job(JobCommand::Enqueue(args)) => {
             ctx.block_on(async move |ctx| enqueue::run(ctx, args).await)

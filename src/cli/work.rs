@@ -16,10 +16,12 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::out::to_stderr;
-use super::with_builtin;
+use super::{systemd, with_builtin};
 use crate::config::Config;
 use crate::handlers::Delivery;
-use crate::http;
+use crate::health::{Probe, Thresholds};
+use crate::http::Health;
+use crate::store::Store;
 use crate::telemetry;
 use crate::worker::{Ended, Hook, Options, Worker};
 
@@ -41,11 +43,13 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     let runtime = Context::runtime()?;
     let result = runtime.block_on(async {
         let store = ctx.store(&config).await?;
-        let worker = Worker::start(store, registry, options(&config, &listener)).await?;
+        let worker = Worker::start(Arc::clone(&store), registry, options(&config, &listener)).await?;
         let shutdown = CancellationToken::new();
-        let probes = http::serve_health(listener, Arc::new(worker.clone()), shutdown.clone())?;
+        let probes = health(&config, &worker, store).serve(listener, shutdown.clone())?;
         tracing::info!(health = %probes.address(), "worker started");
+        let telling = systemd::start(worker.clone(), thresholds(&config));
         let exit = until_ended(&worker).await;
+        drop(telling);
         shutdown.cancel();
         exit
     });
@@ -104,6 +108,24 @@ fn sha256(mut file: File) -> std::io::Result<String> {
             return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
         }
         hash.update(part.get(..read).unwrap_or_default());
+    }
+}
+
+/// The probes of this worker, as they are configured.
+pub(super) fn health(config: &Config, worker: &Worker, store: Arc<dyn Store>) -> Health {
+    let healthz = config.healthz().map(|word| if word == "livez" { Probe::Live } else { Probe::Ready });
+    Health::new(Arc::new(worker.clone()))
+        .store(store, config.tier())
+        .slos(config.slos())
+        .healthz(healthz)
+        .limits(thresholds(config))
+}
+
+fn thresholds(config: &Config) -> Thresholds {
+    Thresholds {
+        claim: config.span("health.claim_age_limit"),
+        progress: config.span("health.progress_limit"),
+        ..Thresholds::default()
     }
 }
 

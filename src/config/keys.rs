@@ -144,7 +144,25 @@ pub const KEYS: &[Key] = &[
         "health.listen",
         Takes::Address,
         Some("127.0.0.1:7433"),
-        "where `work` and `dev` answer `/livez` and `/readyz`",
+        "where `work` and `dev` answer `/livez`, `/readyz` and `/metrics`, and `health` asks",
+    ),
+    key(
+        "health.claim_age_limit",
+        Takes::Span(SECOND, HOUR),
+        Some("15s"),
+        "a worker that could claim is not ready when no claim was answered for so long",
+    ),
+    key(
+        "health.progress_limit",
+        Takes::Span(SECOND, HOUR),
+        Some("30s"),
+        "a worker with free slots is not ready when jobs wait and none started or ended for so long",
+    ),
+    key(
+        "health.healthz",
+        Takes::OneOf(&["livez", "readyz"]),
+        None,
+        "which of them `/healthz` is; without it, it is neither and says so",
     ),
     key("dev.inbox", Takes::Switch, Some("true"), "in `dev`, what jobs send lands in the local inbox"),
     key(
@@ -165,6 +183,12 @@ impl Key {
     #[must_use]
     pub fn find(path: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// The last part of its path.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
     }
 
     /// Its environment variable.
@@ -218,6 +242,14 @@ impl Key {
         if good { Ok(()) } else { Err(format!("expected {}, got `{}`", self.expects(), shown(text))) }
     }
 }
+
+/// What `[queues.NAME]` takes.
+pub static QUEUE_KEYS: [Key; 1] = [key(
+    "queues.NAME.slo",
+    Takes::Span(SECOND, 366 * 24 * HOUR),
+    None,
+    "how long a job of this queue may wait before health warns of it",
+)];
 
 /// Queue names separated by commas.
 pub(super) fn queues(text: &str) -> Result<Vec<Queue>, String> {

@@ -6,7 +6,7 @@
 //! - `claimer`: takes jobs from the store, as many as can start soon
 //! - `ready`: holds them until a slot is free
 //! - `executor`: runs them, each alone; `outcome` says what became of an attempt
-//! - `settler`: reports that to the store
+//! - `settler`: reports that to the store; `counts`: by queue and kind, for metrics
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
 //! - `canary`: proves the worker with jobs of its own, through the real path; `hook`: runs the activation hook
@@ -20,6 +20,7 @@ mod baseline;
 mod canary;
 mod claimer;
 mod conductor;
+mod counts;
 mod effects;
 mod executor;
 pub mod facts;
@@ -43,6 +44,7 @@ use std::time::Duration;
 use crate::activation::WorkerState;
 use crate::store::{ErrorKind, Quiet, Store, StoreError};
 
+pub use counts::{BOUNDS, Count, Counts, Done, OTHER};
 pub use facts::Facts;
 pub use hook::Hook;
 pub use options::Options;
@@ -95,6 +97,12 @@ impl Worker {
     #[must_use]
     pub fn facts(&self) -> Option<Facts> {
         Some(facts::gather(&self.core))
+    }
+
+    /// What became of its jobs, by queue and kind.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        state::lock(&self.core.counts).clone()
     }
 
     /// Returns when its state is this one, or when it has ended and can never be.

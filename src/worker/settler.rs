@@ -22,8 +22,17 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn held(&self) -> Option<&Held> {
+    pub(super) fn held(&self) -> Option<&Held> {
         self.lease.jobs.get(self.index)
+    }
+
+    pub(super) fn settle(&self) -> &Settle {
+        &self.settle
+    }
+
+    /// Canaries do not count as work.
+    pub(super) fn is_canary(&self) -> bool {
+        self.lease.canary
     }
 }
 
@@ -156,6 +165,7 @@ fn account(core: &Arc<Core>, batch: &[Outcome], answers: &[Settled]) {
             }
         }
     }
+    super::counts::count(core, batch, answers);
     core.completed.fetch_add(completed, Relaxed);
     core.failed.fetch_add(failed, Relaxed);
     core.lost.fetch_add(lost, Relaxed);

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::baseline::Baseline;
 use super::canary::{Canaries, Canary};
+use super::counts::{self, Counts};
 use super::effects::StoreEffects;
 use super::lease::{Cause, Lease, millis};
 use super::obey::Obeyed;
@@ -66,6 +67,7 @@ pub(super) struct Core {
     pub(super) failed: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) returned: AtomicU64,
+    pub(super) counts: Mutex<Counts>,
     pub(super) stuck: AtomicUsize,
     pub(super) generation: AtomicU64,
     pub(super) ticks: AtomicU64,
@@ -179,6 +181,7 @@ impl Core {
             failed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             returned: AtomicU64::new(0),
+            counts: Mutex::new(counts::none_yet(registry.infos().map(|info| (&info.queue, &info.kind)))),
             stuck: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             ticks: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 mod basics;
 mod from_file;
 mod full_disk;
+mod health;
 mod jobs;
 mod kit;
 mod readme;
@@ -11,4 +12,5 @@ mod running;
 mod sandbox;
 mod settings;
 mod stores;
+mod systemd;
 mod workers;

@@ -14,5 +14,6 @@ mod guard;
 mod inbox;
 mod kit;
 mod limits;
+mod metrics;
 mod probes;
 mod wire;

@@ -9,9 +9,10 @@
     reason = "a test fails by panicking, and a measurement prints"
 )]
 
-mod bench;
+pub(crate) mod bench;
+mod counts;
 mod ends;
-mod faulty;
+pub(crate) mod faulty;
 mod jobs;
 mod leases;
 mod orders;

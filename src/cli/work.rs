@@ -17,7 +17,7 @@ use super::with_builtin;
 use crate::config::Config;
 use crate::handlers::Delivery;
 use crate::http;
-use crate::telemetry;
+use crate::telemetry::{self, otel, otel::Otel};
 use crate::worker::{Ended, Options, Worker};
 
 pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
@@ -33,9 +33,14 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     let (level, json) = config.log();
     let logs = telemetry::logs(level, json);
     let runtime = Context::runtime()?;
+    let mut options = options(&config);
+    let otel = otel(&ctx, &config, &mut options);
     let result = runtime.block_on(async {
         let store = ctx.store(&config).await?;
-        let worker = Worker::start(store, registry, options(&config)).await?;
+        let worker = Worker::start(store, registry, options).await?;
+        if let Some(otel) = &otel {
+            otel.watch(&worker);
+        }
         let shutdown = CancellationToken::new();
         let probes = http::serve_health(listener, Arc::new(worker.clone()), shutdown.clone())?;
         tracing::info!(health = %probes.address(), "worker started");
@@ -45,8 +50,23 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     });
     // A blocking handler that ignores its cancellation must not keep the process: its lease was given up already.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    otel.map(Otel::shutdown);
     drop(logs);
     result
+}
+
+/// The export of traces and metrics, if one is configured; the worker is told of it.
+pub(super) fn otel(ctx: &Context, config: &Config, options: &mut Options) -> Option<Otel> {
+    let otel = otel::start(&otel::Settings {
+        endpoint: config.collector()?.to_owned(),
+        metrics_every: config.span("telemetry.metrics_every"),
+        service: ctx.name.clone(),
+        tier: options.tier.clone(),
+        worker: options.name.clone(),
+        release: options.release.clone().unwrap_or_default(),
+    })?;
+    options.observer = Some(otel.observer());
+    Some(otel)
 }
 
 /// What the configuration says of a worker.
@@ -69,6 +89,7 @@ pub(super) fn options(config: &Config) -> Options {
             .iter()
             .map(|(kind, (settings, _))| (kind.clone(), settings.clone()))
             .collect(),
+        observer: None,
     }
 }
 

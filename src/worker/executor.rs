@@ -35,16 +35,17 @@ pub(super) fn spawn(core: &Arc<Core>) {
     });
 }
 
-async fn run(core: &Core, mut item: Item) {
+async fn run(core: &Core, item: Item) {
     let lease = Arc::clone(&item.lease);
     // There by construction: the lease was made from the same batch.
     if let Some(held) = lease.jobs.get(item.index) {
         let begun = clock::instant();
         let (verdict, ran) = match refuse(core, &item, held) {
-            Some(verdict) => (verdict, Duration::ZERO),
-            None => (attempt(core, &mut item, held).await, begun.elapsed()),
+            Some(verdict) => (verdict, None),
+            None => (attempt(core, &item, held).await, Some(begun.elapsed())),
         };
-        core.report(&lease, held, ran, verdict);
+        core.watched(&item, held, ran, &verdict);
+        core.report(&lease, held, ran.unwrap_or_default(), verdict);
     }
     core.finished.fetch_add(1, Relaxed);
     core.progress_at.set(core.now_ms());
@@ -73,11 +74,11 @@ fn refuse(core: &Core, item: &Item, held: &Held) -> Option<Verdict> {
     }
 }
 
-async fn attempt(core: &Core, item: &mut Item, held: &Held) -> Verdict {
-    let job = &mut item.job;
+async fn attempt(core: &Core, item: &Item, held: &Held) -> Verdict {
+    let job = &item.job;
     let Some(kind) = core.kinds.get(&job.kind) else { return outcome::unknown(job.kind.as_str()) };
     let info = &kind.entry.info;
-    let extras = job.extras.take().unwrap_or_else(|| Arc::clone(&core.no_extras));
+    let extras = job.extras.clone().unwrap_or_else(|| Arc::clone(&core.no_extras));
     let timeout = extras.timeout.unwrap_or(info.timeout);
     let token = held.begin(core.now_ms(), timeout);
     core.progress_at.set(core.now_ms());

@@ -10,6 +10,7 @@
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
 //! - `effects`: the durable record of side effects
+//! - [`watch`]: the seam for telemetry
 //! - `lease`, `state`, `status`, `outage`: what the parts share
 //! - `conductor`: starts the parts, and ends them in order
 //! - [`facts`]: what it knows of itself, for health and status
@@ -30,6 +31,7 @@ mod settler;
 mod state;
 mod status;
 mod sweeper;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -84,6 +86,12 @@ impl Worker {
     #[must_use]
     pub fn facts(&self) -> Option<Facts> {
         Some(facts::gather(&self.core))
+    }
+
+    /// What it has processed.
+    #[must_use]
+    pub fn processed(&self) -> watch::Processed {
+        self.core.watch.processed()
     }
 
     /// Returns when its state is this one, or when it has ended and can never be.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::watch::Observer;
 use crate::names::{MAX_NAME, Queue, Release, Tier, WorkerName};
 
 /// How a worker runs. `Default` is what `sluicegate work` does.
@@ -32,6 +34,8 @@ pub struct Options {
     pub cancel_grace: Duration,
     /// Settings per kind, from the configuration.
     pub settings: BTreeMap<String, serde_json::Value>,
+    /// Who looks at attempts as they end.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Settings hold secrets: only the names of their kinds are shown.
@@ -68,6 +72,7 @@ impl Default for Options {
             presence_every: Duration::from_secs(3),
             cancel_grace: Duration::from_secs(5),
             settings: BTreeMap::new(),
+            observer: None,
         }
     }
 }

@@ -8,6 +8,6 @@ mod kit;
 mod readme;
 mod redis;
 mod running;
-mod sandbox;
+pub(crate) mod sandbox;
 mod settings;
 mod stores;

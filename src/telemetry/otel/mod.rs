@@ -224,6 +224,52 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// To a port where nobody listens.
+    fn running() -> Otel {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let settings = Settings {
+            endpoint: format!("http://{free}"),
+            metrics_every: Duration::from_secs(3_600),
+            service: "test".into(),
+            tier: Tier::default(),
+            worker: WorkerName::new("w-1").unwrap(),
+            release: Release::default(),
+        };
+        start(&settings).unwrap()
+    }
+
+    #[test]
+    fn a_maker_of_spans_that_died_costs_the_spans() {
+        let otel = running();
+        otel.sink.kills_the_maker();
+        for n in 1..=3 {
+            otel.sink.some_attempt();
+            assert_eq!(otel.counts().spans_dropped, n);
+        }
+        otel.shutdown();
+    }
+
+    #[test]
+    fn no_more_attempts_are_kept_than_there_is_room_and_the_others_are_counted() {
+        let otel = running();
+        // None is made into a span before a second has passed, and a slow machine only makes room.
+        for _ in 0..3_000 {
+            otel.sink.some_attempt();
+        }
+        let counts = otel.counts();
+        assert!(counts.spans_dropped >= 1, "{counts:?}");
+        let tally = Arc::clone(&otel.tally);
+        otel.shutdown();
+        let counts = tally.counts();
+        assert_eq!((counts.spans_dropped, counts.spans_exported), (3_000, 0), "{counts:?}");
+        assert_eq!(
+            (counts.requests_ok, counts.requests_failed),
+            (0, 1),
+            "one request, then a pause: {counts:?}"
+        );
+        assert!(counts.failing && counts.requests_skipped >= 1, "{counts:?}");
+    }
+
     #[test]
     fn only_a_base_url_is_an_endpoint() {
         for (good, wanted) in [

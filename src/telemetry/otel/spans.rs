@@ -278,3 +278,31 @@ impl SpanProcessor for Gathered {
         Ok(())
     }
 }
+
+#[cfg(test)]
+impl Sink {
+    /// Its thread's task panics, and is gone when this returns.
+    pub(super) fn kills_the_maker(&self) {
+        assert!(self.room.try_send(Said::Panic).is_ok());
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.map(|runtime| runtime.block_on(self.room.closed())).ok();
+    }
+
+    pub(super) fn some_attempt(&self) {
+        let job = crate::store::Claimed {
+            id: JobId::new(),
+            slot: 0,
+            kind: Kind::new("echo").unwrap(),
+            queue: Queue::default(),
+            args: crate::job::Args::default(),
+            version: 1,
+            failures: 0,
+            crashes: 0,
+            enqueued_at: clock::Timestamp::from_ms(0),
+            expires_at: None,
+            extras: None,
+        };
+        let ran = Some(Duration::from_millis(1));
+        self.ended(&Attempted { job: &job, ran, waited: Duration::ZERO, fate: Fate::Success, fault: None });
+    }
+}

@@ -27,7 +27,7 @@ use crate::http::{self, HealthServer};
 use crate::job::{Args, NewJob, State};
 use crate::names::{Kind, WorkerName};
 use crate::store::Store;
-use crate::telemetry::{self, otel::Otel};
+use crate::telemetry;
 use crate::worker::{Options, Worker};
 
 /// How long the first start may take before it is called failed.
@@ -73,7 +73,9 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     };
     let result = runtime.block_on(everything(&ctx, &config, worker, inbox, api, health));
     runtime.shutdown_timeout(Duration::from_millis(100));
-    otel.map(Otel::shutdown);
+    if let Some(otel) = otel {
+        otel.shutdown();
+    }
     drop(logs);
     result
 }

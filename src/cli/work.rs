@@ -50,7 +50,9 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     });
     // A blocking handler that ignores its cancellation must not keep the process: its lease was given up already.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    otel.map(Otel::shutdown);
+    if let Some(otel) = otel {
+        otel.shutdown();
+    }
     drop(logs);
     result
 }

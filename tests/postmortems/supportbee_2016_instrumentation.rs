@@ -19,6 +19,7 @@ use crate::worker::bench::{Bench, Engine, active, ended, eventually, options};
 /// A stop of an idle worker and 2 s for the last spans, on a machine that others use: still less than one of the SDK's own
 /// waits of 5 s and what comes before it.
 const EXIT: Duration = Duration::from_secs(6);
+const OFTEN: (&str, &str) = ("OTEL_METRIC_EXPORT_INTERVAL", "1000");
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 
@@ -39,11 +40,9 @@ impl Site {
     }
 
     fn start(&mut self, env: &[(&str, &str)]) {
-        let mut all = vec![("OTEL_METRIC_EXPORT_INTERVAL", "1000")];
-        all.extend(env);
         let listen = self.health.to_string();
         let args = ["work", "--name", "w-1", "--health-listen", &listen];
-        self.worker = Some(self.sandbox.start_with(&crate::cli::sandbox::binary(), &args, &all));
+        self.worker = Some(self.sandbox.start_with(&crate::cli::sandbox::binary(), &args, env));
     }
 
     /// Jobs go all the way, those that fail too.
@@ -86,13 +85,15 @@ fn complaints(run: &Run) -> usize {
 fn lives_beside(manner: Manner) -> (Collector, Run) {
     let collector = Collector::start(manner);
     let endpoint = collector.url();
-    let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
-    let mut site = Site::with(&env);
-    // The collector's first request is the one at the stop, and nothing is known of it before.
-    site.works(1);
-    site.stops();
+    let at = ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str());
+    let mut site = Site::with(&[at]);
+    // The collector's first request is the one at the stop, or not much older: nothing is known of it.
+    site.sandbox.run(&["job", "enqueue", "echo", "--wait", "--timeout", "60s"]).exits(0);
+    let run = site.stops();
+    let slow = matches!(manner, Manner::Silent | Manner::Drips);
+    assert_eq!(run.err.contains("did not take the last spans and metrics in time"), slow, "{run:?}");
     collector.asked("");
-    site.start(&env);
+    site.start(&[at, OFTEN]);
     site.works(1);
     collector.asked("");
     // Something is on its way, or has just failed.
@@ -260,7 +261,7 @@ fn points(asked: &Message, name: &str, attribute: &str) -> Vec<(String, f64)> {
 #[test]
 fn a_collector_that_works_gets_the_counters_of_the_worker() {
     let collector = Collector::start(Manner::Works);
-    let mut site = Site::with(&[("SLUICEGATE__TELEMETRY__OTLP_ENDPOINT", &collector.url())]);
+    let mut site = Site::with(&[("SLUICEGATE__TELEMETRY__OTLP_ENDPOINT", &collector.url()), OFTEN]);
     site.works(3);
     let told = loop {
         let asked = Message::read(&collector.asked("/v1/metrics").body);
@@ -335,6 +336,26 @@ async fn a_metric_that_panics_ends_neither_the_others_nor_a_job() {
     ended(&worker).await;
     tokio::task::spawn_blocking(|| otel.shutdown()).await.expect("an end");
     drop(collector);
+}
+
+/// However little comes, a request ends, and the next one waits.
+#[tokio::test]
+async fn a_request_has_a_deadline() {
+    for manner in [Manner::Silent, Manner::Drips] {
+        let bench = Bench::on(Engine::Sqlite).await;
+        let collector = Collector::start(manner);
+        let otel = otel::start(&settings(collector.url())).expect("telemetry");
+        let worker = bench.worker_with(Options { observer: Some(otel.observer()), ..options() }).await;
+        bench.reaches(bench.probe("done").await, State::Completed).await;
+        let counts = eventually("a request failed", async || match otel.counts() {
+            counts if counts.requests_failed > 0 => Ok(counts),
+            counts => Err(format!("{counts:?}")),
+        })
+        .await;
+        assert!(counts.failing && counts.requests_ok == 0, "{counts:?}");
+        worker.stop();
+        ended(&worker).await;
+    }
 }
 
 /// Dropping it on a thread of a runtime does not wait, whatever the collector does.

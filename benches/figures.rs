@@ -1,4 +1,4 @@
-//! Measures one store: `cargo bench --bench figures -- URL [JOBS]`. Prints one JSON object; asserts nothing, since machines are
+//! Measures one store: `cargo bench --bench figures -- URL [JOBS]`, or what telemetry costs: `--only telemetry URL JOBS PAIRS`. Prints one JSON object; asserts nothing, since machines are
 //! shared and noisy: compare only what was measured in one run. `scripts/bench` starts the stores and makes a table.
 //!
 //! The worker is a process of its own: this program again, in another role.
@@ -352,27 +352,33 @@ async fn with_telemetry(url: &str, jobs: usize, pairs: usize) -> Result<Value, F
     let off = "off".to_owned();
     let mut out = serde_json::Map::new();
     for (name, endpoint) in [("off", off), ("refuses", refusing), ("silent", silent), ("works", working)] {
-        let (mut ratios, mut seen) = (Vec::new(), Value::Null);
+        let (mut speed, mut cost, mut seen) = (Vec::new(), Vec::new(), Value::Null);
         for n in 0..pairs {
-            let mut took = [0.0; 2];
+            let (mut took, mut cpu) = ([0.0; 2], [0.0; 2]);
             for which in [n % 2, 1 - n % 2] {
                 bulk(&client, jobs).await?;
                 let collector = (which == 1 && endpoint != "off").then_some(endpoint.as_str());
                 let line = Role::worker_with(url, 1_000, jobs as u64, collector)?.line("done ")?;
                 let done: Value = serde_json::from_str(&line)?;
-                if let Some(took) = took.get_mut(which) {
-                    *took = done.get("s").and_then(Value::as_f64).unwrap_or(0.0);
+                for (values, key) in [(&mut took, "s"), (&mut cpu, "cpu_s")] {
+                    if let Some(value) = values.get_mut(which) {
+                        *value = done.get(key).and_then(Value::as_f64).unwrap_or(0.0);
+                    }
                 }
                 if collector.is_some() {
                     seen = done.get("telemetry").cloned().unwrap_or_default();
                 }
             }
-            let [without, with] = took;
-            ratios.push(without / with);
+            speed.push(took[0] / took[1]);
+            cost.push(cpu[1] / cpu[0]);
         }
-        ratios.sort_by(f64::total_cmp);
-        let at = |n: usize| ratios.get(n).copied().unwrap_or(0.0);
-        let result = json!({ "median": at(pairs / 2), "least": at(0), "most": at(pairs - 1), "last": seen });
+        let spread = |values: &mut Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            let at = |n: usize| values.get(n).copied().unwrap_or(0.0);
+            json!({ "median": at(pairs / 2), "least": at(0), "most": at(pairs - 1) })
+        };
+        let (speed, cost) = (spread(&mut speed), spread(&mut cost));
+        let result = json!({ "speed": speed, "worker_cpu": cost, "last": seen });
         eprintln_progress(name, &result);
         out.insert(name.to_owned(), result);
     }

@@ -130,10 +130,14 @@ pub(super) async fn gather(
         let mut next = Some(first);
         let pause = tally.pause().unwrap_or_default().max(EVERY);
         tokio::select! { () = tokio::time::sleep(pause) => {} () = stop.cancelled() => {} }
-        // What does not go now waits in the queue; when that is full, new attempts are dropped.
-        while let Some(first) = next.take() {
+        // What does not go now waits in the queue; when that is full, new attempts are dropped. The count bounds what a
+        // worker spends on it: a backlog fills the queue again as fast as it is emptied.
+        for _ in 0..ROOM / BATCH {
+            let Some(first) = next.take().or_else(|| jobs.try_recv().ok()) else { break };
             send(first, &mut jobs, &maker, &exporter, &tally).await;
-            next = if tally.pause().is_none() { jobs.try_recv().ok() } else { None };
+            if tally.pause().is_some() {
+                break;
+            }
         }
         told.note(&tally);
     }

@@ -1,6 +1,6 @@
 //! Export of traces and metrics by OTLP, off unless an endpoint is given.
 //!
-//! A worker hands every attempt that ended to [`spans`], which takes it or drops it, and never waits. All that is
+//! A worker hands every attempt that ended to `spans`, which takes it or drops it, and never waits. All that is
 //! OpenTelemetry's runs elsewhere: one thread of ours makes spans and sends everything (`client`), the SDK's own thread
 //! reads the worker's counters once a minute (`metrics`). A collector that is down costs one request every 30 s, and the spans.
 //! What must not be used, and why: a span processor of the SDK (`BatchSpanProcessor` does not say what it dropped, and waits

@@ -27,6 +27,10 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
+    /// Every state, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Inactive, Self::Active, Self::Quiet, Self::Stopping, Self::Stopped];
+
     /// The name, as everywhere.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

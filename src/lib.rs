@@ -40,7 +40,7 @@ pub mod health;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod http;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "otel"))]
 pub mod telemetry;
 
 pub use client::{Client, EnqueueError, Enqueued};

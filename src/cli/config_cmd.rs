@@ -134,7 +134,7 @@ pub(super) fn docs(ctx: &Context, section: Option<&str>) -> CliResult {
         Ok(Exit::Ok)
     } else {
         Err(CliError::new(Exit::NotFound, format!("no section `{}`", section.unwrap_or_default()))
-            .hint("sections: tier, store, worker, api, health, queues, dev, log, handlers"))
+            .hint("sections: tier, store, worker, api, health, queues, dev, log, telemetry, handlers"))
     }
 }
 

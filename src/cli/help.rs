@@ -90,6 +90,15 @@ fn environment(ctx: &Context) -> Result<(), CliError> {
         .collect();
     rows.extend(KEYS.iter().map(|key| vec![key.variable(), key.doc.to_owned()]));
     rows.extend(
+        [
+            "OTEL_SERVICE_NAME",
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_TRACES_SAMPLER",
+        ]
+        .map(|name| vec![name.to_owned(), "for traces and metrics, as OpenTelemetry has it".to_owned()]),
+    );
+    rows.extend(
         ["NO_COLOR", "CLICOLOR_FORCE", "FORCE_COLOR"]
             .map(|name| vec![name.to_owned(), "whether colour is used".to_owned()]),
     );

@@ -22,7 +22,7 @@ use crate::handlers::Delivery;
 use crate::health::{Probe, Thresholds};
 use crate::http::Health;
 use crate::store::Store;
-use crate::telemetry;
+use crate::telemetry::{self, otel, otel::Otel};
 use crate::worker::{Ended, Hook, Options, Worker};
 
 /// A worker that a signal quiets claims again after so long: one that was forgotten must not stay so.
@@ -41,9 +41,14 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     let (level, json) = config.log();
     let logs = telemetry::logs(level, json);
     let runtime = Context::runtime()?;
+    let mut options = options(&config, &listener);
+    let otel = otel(&ctx, &config, &mut options);
     let result = runtime.block_on(async {
         let store = ctx.store(&config).await?;
-        let worker = Worker::start(Arc::clone(&store), registry, options(&config, &listener)).await?;
+        let worker = Worker::start(Arc::clone(&store), registry, options).await?;
+        if let Some(otel) = &otel {
+            otel.watch(&worker);
+        }
         let shutdown = CancellationToken::new();
         let probes = health(&config, &worker, store).serve(listener, shutdown.clone())?;
         tracing::info!(health = %probes.address(), "worker started");
@@ -55,8 +60,25 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     });
     // A blocking handler that ignores its cancellation must not keep the process: its lease was given up already.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    if let Some(otel) = otel {
+        otel.shutdown();
+    }
     drop(logs);
     result
+}
+
+/// The export of traces and metrics, if one is configured; the worker is told of it.
+pub(super) fn otel(ctx: &Context, config: &Config, options: &mut Options) -> Option<Otel> {
+    let otel = otel::start(&otel::Settings {
+        endpoint: config.collector()?.to_owned(),
+        metrics_every: config.span("telemetry.metrics_every"),
+        service: ctx.name.clone(),
+        tier: options.tier.clone(),
+        worker: options.name.clone(),
+        release: options.release.clone().unwrap_or_default(),
+    })?;
+    options.observer = Some(otel.observer());
+    Some(otel)
 }
 
 /// What the configuration says of a worker.

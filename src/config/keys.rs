@@ -37,6 +37,9 @@ pub enum Takes {
     Switch,
     /// One of these.
     OneOf(&'static [&'static str]),
+    /// The URL of a collector. Any text passes: what cannot be used is a warning where it is used, since no worker
+    /// shall stay down for its telemetry.
+    Collector,
 }
 
 /// One key.
@@ -172,6 +175,24 @@ pub const KEYS: &[Key] = &[
         "how much `work`, `serve` and `dev` log to standard error",
     ),
     key("log.format", Takes::OneOf(&["text", "json"]), Some("text"), "how it is written"),
+    key(
+        "telemetry.otlp_endpoint",
+        Takes::Collector,
+        None,
+        "the collector that `work` and `dev` send traces and metrics to, by OTLP over HTTP; without it, none. `OTEL_EXPORTER_OTLP_ENDPOINT` sets it too",
+    ),
+    key(
+        "telemetry.metrics_every",
+        Takes::Span(SECOND, HOUR),
+        Some("60s"),
+        "how often metrics are sent; `OTEL_METRIC_EXPORT_INTERVAL` (milliseconds) sets it too",
+    ),
+    key(
+        "telemetry.enabled",
+        Takes::Switch,
+        Some("true"),
+        "whether anything is sent; `OTEL_SDK_DISABLED=true` overrules it",
+    ),
 ];
 
 const fn key(path: &'static str, takes: Takes, default: Option<&'static str>, doc: &'static str) -> Key {
@@ -214,6 +235,7 @@ impl Key {
             Takes::Command => "a program and its arguments, separated by spaces".into(),
             Takes::Switch => "`true` or `false`".into(),
             Takes::OneOf(words) => format!("one of {}", words.join(", ")),
+            Takes::Collector => "a URL such as `http://127.0.0.1:4318`".into(),
         }
     }
 
@@ -238,6 +260,7 @@ impl Key {
             Takes::Command => !text.trim().is_empty() && !text.contains('\0'),
             Takes::Switch => matches!(text, "true" | "false"),
             Takes::OneOf(words) => words.contains(&text),
+            Takes::Collector => true,
         };
         if good { Ok(()) } else { Err(format!("expected {}, got `{}`", self.expects(), shown(text))) }
     }

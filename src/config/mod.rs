@@ -186,6 +186,7 @@ impl Config {
     }
 
     fn read_environment(&mut self) -> Result<(), ConfigError> {
+        self.read_standard_variables();
         for (name, value) in environment() {
             let Some(rest) = name.strip_prefix(keys::PREFIX) else { continue };
             if let Some((queue, key)) = of_a_queue(rest) {
@@ -212,7 +213,27 @@ impl Config {
                 .map_err(|error| ConfigError::plain(format!("environment variable {name}: {error}")))?;
             self.set(key.path, text, Origin::Environment(name));
         }
+        if variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+            self.set_standard("telemetry.enabled", "false".to_owned(), "OTEL_SDK_DISABLED");
+        }
         Ok(())
+    }
+
+    /// Variables of OpenTelemetry. Ours beat them, except its switch-off. They are set for whole hosts: one that cannot
+    /// be used is passed over, as their standard has it.
+    fn read_standard_variables(&mut self) {
+        if let Some(endpoint) = variable("OTEL_EXPORTER_OTLP_ENDPOINT") {
+            self.set_standard("telemetry.otlp_endpoint", endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT");
+        }
+        if let Some(every) = variable("OTEL_METRIC_EXPORT_INTERVAL") {
+            self.set_standard("telemetry.metrics_every", every + "ms", "OTEL_METRIC_EXPORT_INTERVAL");
+        }
+    }
+
+    fn set_standard(&mut self, path: &str, text: String, variable: &'static str) {
+        if let Some(key) = Key::find(path).filter(|key| key.check(&text).is_ok()) {
+            self.set(key.path, text, Origin::Environment(variable.to_owned()));
+        }
     }
 
     /// What must hold between values.
@@ -393,6 +414,13 @@ impl Config {
     /// Every key of every queue that is set, with its path.
     pub fn queue_values(&self) -> impl Iterator<Item = (String, &Value)> {
         self.queues.iter().map(|((queue, key), value)| (format!("queues.{queue}.{key}"), value))
+    }
+
+    /// `telemetry.otlp_endpoint`, unless there is none or telemetry is switched off.
+    #[must_use]
+    pub fn collector(&self) -> Option<&str> {
+        let endpoint = self.text("telemetry.otlp_endpoint").filter(|endpoint| !endpoint.is_empty());
+        endpoint.filter(|_| self.text("telemetry.enabled") != Some("false"))
     }
 
     /// `handlers.KIND`: settings by kind, and where they stand.

@@ -12,6 +12,7 @@
 //! - `canary`: proves the worker with jobs of its own, through the real path; `hook`: runs the activation hook
 //! - `obey`: what operators tell it through the store; `baseline`: whether a kind fails far above what is usual
 //! - `effects`: the durable record of side effects
+//! - [`watch`]: the seam for telemetry
 //! - `lease`, `state`, `status`, `outage`: what the parts share
 //! - `conductor`: starts the parts, and ends them in order
 //! - [`facts`]: what it knows of itself, for health and status
@@ -37,6 +38,7 @@ mod settler;
 mod state;
 mod status;
 mod sweeper;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +105,12 @@ impl Worker {
     #[must_use]
     pub fn counts(&self) -> Counts {
         state::lock(&self.core.counts).clone()
+    }
+
+    /// What it has processed.
+    #[must_use]
+    pub fn processed(&self) -> watch::Processed {
+        self.core.watch.processed()
     }
 
     /// Returns when its state is this one, or when it has ended and can never be.

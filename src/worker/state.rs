@@ -20,6 +20,7 @@ use super::ready::Ready;
 use super::registry::{Entry, Registry, RegistryError};
 use super::settler::Outcome;
 use super::status::Status;
+use super::watch::Watch;
 use super::{Ended, Facts};
 use crate::activation::WorkerState;
 use crate::clock::{self, Timestamp};
@@ -114,6 +115,7 @@ pub(super) struct Core {
     pub(super) silence: CancellationToken,
 
     pub(super) outage: Outage,
+    pub(super) watch: Watch,
     pub(super) status: Mutex<Status>,
     pub(super) state: watch::Sender<WorkerState>,
     ended: watch::Sender<Option<Ended>>,
@@ -213,6 +215,7 @@ impl Core {
             over: CancellationToken::new(),
             silence: CancellationToken::new(),
             outage: Outage::default(),
+            watch: Watch::default(),
             status: Mutex::new(Status::new()),
             state: watch::Sender::new(WorkerState::Starting),
             ended: watch::Sender::new(None),

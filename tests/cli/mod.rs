@@ -9,7 +9,7 @@ mod kit;
 mod readme;
 mod redis;
 mod running;
-mod sandbox;
+pub(crate) mod sandbox;
 mod settings;
 mod stores;
 mod systemd;

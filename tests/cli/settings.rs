@@ -317,6 +317,41 @@ fn h14_what_is_no_store_is_refused() {
 }
 
 #[test]
+fn the_standard_variables_of_telemetry_stand_between_the_file_and_ours() {
+    let home = Home::new();
+    let shown = |env: &[(&str, &str)], key: &str| {
+        let ran = home.run_in(env, &["config", "show", "--origin"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.out.lines().find(|line| line.starts_with(key)).unwrap().to_owned()
+    };
+    home.config("[telemetry]\notlp_endpoint = \"http://file:4318\"\n");
+    let endpoint = "telemetry.otlp_endpoint = ";
+    assert!(shown(&[], endpoint).contains("http://file:4318    # /"));
+    let standard = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:c4nary@otel:4318");
+    let ours = ("SLUICEGATE__TELEMETRY__OTLP_ENDPOINT", "http://ours:4318");
+    assert_eq!(
+        shown(&[standard], endpoint),
+        format!("{endpoint}http://***@otel:4318    # environment OTEL_EXPORTER_OTLP_ENDPOINT")
+    );
+    assert!(shown(&[standard, ours], endpoint).contains("http://ours:4318    # environment SLUICEGATE__"));
+    assert!(shown(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")], endpoint).contains("http://file:4318"));
+    // Its switch-off has the last word; what it does not know is passed over.
+    let on = ("SLUICEGATE__TELEMETRY__ENABLED", "true");
+    let enabled = "telemetry.enabled = ";
+    assert_eq!(
+        shown(&[("OTEL_SDK_DISABLED", "TRUE"), on], enabled),
+        format!("{enabled}false    # environment OTEL_SDK_DISABLED")
+    );
+    assert!(shown(&[("OTEL_SDK_DISABLED", "1")], enabled).contains("true    # default"));
+    let every = "telemetry.metrics_every = ";
+    let interval = |ms| shown(&[("OTEL_METRIC_EXPORT_INTERVAL", ms)], every);
+    assert_eq!(interval("5000"), format!("{every}5000ms    # environment OTEL_METRIC_EXPORT_INTERVAL"));
+    for unusable in ["0", "-5", "soon", "99999999999999999999999"] {
+        assert!(interval(unusable).contains("60s    # default"), "{unusable}");
+    }
+}
+
+#[test]
 fn every_key_is_documented_and_every_documented_default_is_accepted() {
     let home = Home::new();
     let docs = home.ok(&["config", "docs"]);

@@ -11,13 +11,15 @@ use super::exit::Exit;
 use super::out::Format;
 use super::status::workers_table;
 use crate::activation::WorkerState;
-use crate::clock::{human, parse_duration};
+use crate::clock::{human, instant, parse_duration};
 use crate::names::{Release, Tier, WorkerName, escaped};
 use crate::store::orders::{self, Order, Target};
 use crate::store::{Seen, Space, Store};
 
 /// A worker beats every three seconds, and is woken when somebody orders something.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A living worker has obeyed by then.
+const TWO_BEATS: Duration = Duration::from_secs(7);
 
 pub(super) async fn run(ctx: &Context, command: WorkerCommand) -> CliResult {
     match command {
@@ -152,8 +154,8 @@ async fn meant(
         return Ok(vec![find(ctx, store, tier, worker.as_str()).await?.presence.worker]);
     }
     let workers = store.workers(tier).await?;
-    let meant = workers.iter().map(|seen| &seen.presence);
-    Ok(meant
+    let living = workers.iter().filter(|seen| !seen.is_stale()).map(|seen| &seen.presence);
+    Ok(living
         .filter(|worker| target.means(&worker.worker, &worker.release))
         .map(|worker| worker.worker.clone())
         .collect())
@@ -180,13 +182,31 @@ async fn quiet(ctx: &Context, args: QuietArgs) -> CliResult {
         );
     }
     let quieting = orders::quiet(&*store, &tier, target, span, &by).await?;
+    let obeyed = obeyed(&*store, &tier, &workers).await?;
     told(
         ctx,
-        &format!("{} {until}: {} workers now", quieting.target, workers.len()),
-        json!({ "dry_run": false, "quieting": quieting, "workers": workers }),
+        &format!("{} quiet {until}: {obeyed} of {} living workers are", quieting.target, workers.len()),
+        json!({ "dry_run": false, "quieting": quieting, "workers": workers, "obeyed": obeyed }),
     )?;
     ctx.out.next(format!("{} worker list", ctx.program));
     Ok(Exit::Ok)
+}
+
+/// How many of these are quiet, once all are or two beats have passed.
+async fn obeyed(store: &dyn Store, tier: &Tier, workers: &[WorkerName]) -> Result<usize, CliError> {
+    let mut wake = store.subscribe(tier).await?;
+    let end = instant() + TWO_BEATS;
+    loop {
+        let seen = store.workers(tier).await?;
+        let quiet = seen
+            .iter()
+            .filter(|seen| seen.presence.quiet.is_some() && workers.contains(&seen.presence.worker));
+        let quiet = quiet.count();
+        if quiet == workers.len() || instant() >= end {
+            return Ok(quiet);
+        }
+        wake.woken(LOOK_AGAIN / 4).await;
+    }
 }
 
 fn told(ctx: &Context, text: &str, value: serde_json::Value) -> CliResult {

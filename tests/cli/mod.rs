@@ -11,3 +11,4 @@ mod running;
 mod sandbox;
 mod settings;
 mod stores;
+mod workers;

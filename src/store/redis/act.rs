@@ -137,6 +137,10 @@ impl RedisStore {
             Action::RanInline { .. } if state == State::Completed => {
                 Ok(Step::Answer(Acted::Unchanged(state)))
             }
+            // Nobody but its worker can run a canary.
+            Action::RanInline { .. } if job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) => {
+                refused
+            }
             Action::RanInline { ran } => {
                 let Ok(to) = next(state, Event::RanInline) else { return refused };
                 let mut story = job.story();
@@ -191,6 +195,9 @@ impl RedisStore {
             return Ok(Step::Answer(Acted::Unchanged(state)));
         }
         if next(state, Event::RunNow).is_err() {
+            return Ok(Step::Answer(Acted::Refused(state)));
+        }
+        if state.is_final() && job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) {
             return Ok(Step::Answer(Acted::Refused(state)));
         }
         let mut story = job.story();

@@ -30,9 +30,20 @@ struct Line {
 }
 
 impl RedisStore {
-    fn json<T: Serialize>(&self, op: &'static str, value: &T) -> Result<String, StoreError> {
+    pub(super) fn json<T: Serialize>(&self, op: &'static str, value: &T) -> Result<String, StoreError> {
         serde_json::to_string(value)
             .map_err(|error| self.link.error(op, ErrorKind::Refused, format!("not JSON: {error}")))
+    }
+
+    /// A line of the ledger.
+    pub(super) fn line(
+        &self,
+        op: &'static str,
+        event: &str,
+        by: &Actor,
+        detail: &str,
+    ) -> Result<String, StoreError> {
+        self.json(op, &Line { event: event.to_owned(), by: by.clone(), detail: detail.to_owned() })
     }
 
     /// The activation of a tier. A body that cannot be read is damage, not "none".
@@ -89,7 +100,7 @@ impl RedisStore {
     ) -> Result<Flipped, StoreError> {
         let op = Script::Flip.op();
         let detail = serde_json::json!({ "from": from, "to": to }).to_string();
-        let line = Line { event: event.to_owned(), by: by.clone(), detail };
+        let line = self.line(op, event, by, &detail)?;
         let args = Args::new()
             .arg(from.map_or(String::new(), |from| from.generation.to_string()))
             .arg(self.json(op, to)?)
@@ -97,7 +108,7 @@ impl RedisStore {
             .number(to.generation)
             .arg(to.confirm_by.map_or(String::new(), |at| at.ms().to_string()))
             .arg(to.fallback.as_ref().map_or("", |release| release.as_str()))
-            .arg(self.json(op, &line)?);
+            .arg(line);
         let answer = self.link.script(Script::Flip, &prefix(tier), Lane::Rest, args).await?;
         let mut values = Values::of(answer, op, self.link.place())?;
         if values.int()? == 1 {
@@ -114,8 +125,7 @@ impl RedisStore {
         detail: &str,
     ) -> Result<u64, StoreError> {
         let op = Script::Append.op();
-        let line = Line { event: event.to_owned(), by: by.clone(), detail: detail.to_owned() };
-        let args = Args::new().arg(self.json(op, &line)?);
+        let args = Args::new().arg(self.line(op, event, by, detail)?);
         let answer = self.link.script(Script::Append, &prefix(tier), Lane::Rest, args).await?;
         int(&answer).and_then(|seq| u64::try_from(seq).ok()).ok_or_else(|| strange(op, self.link.place()))
     }
@@ -208,11 +218,11 @@ impl RedisStore {
         match values.int()? {
             2 => Ok(Beat::Superseded),
             known => {
-                let now = values.time()?;
+                let (now, control) = (values.time()?, u64::try_from(values.int()?).unwrap_or_default());
                 if known == 1 && presence.joining {
                     self.take_over(tier, presence).await?;
                 }
-                Ok(Beat::Ok { now, control: 0 })
+                Ok(Beat::Ok { now, control })
             }
         }
     }
@@ -254,7 +264,7 @@ impl RedisStore {
     }
 
     /// The store's time.
-    async fn now(&self, op: &'static str) -> Result<Timestamp, StoreError> {
+    pub(super) async fn now(&self, op: &'static str) -> Result<Timestamp, StoreError> {
         let answer = self.link.command(op, Lane::Rest, &redis::cmd("TIME")).await?;
         let mut values = Values::of(answer, op, self.link.place())?;
         let (secs, micros) = (values.int()?, values.int()?);

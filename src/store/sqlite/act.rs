@@ -54,6 +54,8 @@ fn one(session: &mut Session, tid: i64, id: JobId, action: Action, by: &Actor) -
     let Some((seq, sid, code, pid, ord, ready)) = found else { return Ok(Acted::NotFound) };
     let Some(state) = state_from(code, ready) else { return Ok(Acted::NotFound) };
     match action {
+        // A canary that ended has proved what it could: whoever wants another sends one.
+        Action::Retry if pid < 0 && state.is_final() => Ok(Acted::Refused(state)),
         Action::Retry => retry(session, tid, seq, sid, state),
         Action::Cancel if state == State::Running => {
             session
@@ -72,6 +74,8 @@ fn one(session: &mut Session, tid: i64, id: JobId, action: Action, by: &Actor) -
             }
         },
         Action::RanInline { .. } if state == State::Completed => Ok(Acted::Unchanged(state)),
+        // Nobody but its worker can run a canary.
+        Action::RanInline { .. } if pid < 0 => Ok(Acted::Refused(state)),
         Action::RanInline { ran } => match next(state, Event::RanInline) {
             Err(_) => Ok(Acted::Refused(state)),
             Ok(to) => {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
+use crate::job::NewJob;
 use crate::names::{Kind, Queue, Release, Tier, WorkerName};
 
 #[derive(Debug, Clone)]
@@ -31,6 +32,7 @@ pub(super) struct Catalog {
     streams: HashMap<(i64, Kind), i64>,
     by_sid: HashMap<i64, Stream>,
     parts: HashMap<(i64, i8, bool), i64>,
+    lanes: HashMap<(i64, WorkerName), i64>,
     by_pid: HashMap<i64, Part>,
     actors: HashMap<(WorkerName, Release), i64>,
 }
@@ -74,15 +76,9 @@ impl Catalog {
     }
 
     /// The stream and the part of a job.
-    pub(super) fn place(
-        &mut self,
-        conn: &Connection,
-        tid: i64,
-        queue: &Queue,
-        kind: &Kind,
-        priority: i8,
-    ) -> Result<(i64, i64)> {
-        let qid = self.queue(conn, tid, queue)?;
+    pub(super) fn place(&mut self, conn: &Connection, tid: i64, job: &NewJob) -> Result<(i64, i64)> {
+        let kind = &job.kind;
+        let qid = self.queue(conn, tid, &job.queue)?;
         let key = (qid, kind.clone());
         let sid = match self.streams.get(&key) {
             Some(sid) => *sid,
@@ -96,7 +92,45 @@ impl Catalog {
                 sid
             }
         };
-        Ok((sid, self.part(conn, qid, priority, false)?))
+        let pid = match &job.extras.canary {
+            None => self.part(conn, qid, job.priority, false)?,
+            Some(worker) => match self.lane(conn, tid, worker)? {
+                Some(pid) => pid,
+                None => self.open_lane(conn, tid, qid, worker)?,
+            },
+        };
+        Ok((sid, pid))
+    }
+
+    /// The part of a worker's canaries, if there ever was one.
+    pub(super) fn lane(&mut self, conn: &Connection, tid: i64, worker: &WorkerName) -> Result<Option<i64>> {
+        let key = (tid, worker.clone());
+        if let Some(pid) = self.lanes.get(&key) {
+            return Ok(Some(*pid));
+        }
+        let pid: Option<i64> = conn
+            .prepare_cached(
+                "SELECT p.pid FROM queue q JOIN part p ON p.qid = q.qid AND p.priority = 0 AND p.suspect = 0 AND p.fair = ?3
+                 WHERE q.tid = ?1 AND q.name = ?2",
+            )?
+            .query_row(params![tid, Queue::canaries().as_str(), worker.as_str()], |row| row.get(0))
+            .optional()?;
+        if let Some(pid) = pid {
+            self.lanes.insert(key, pid);
+        }
+        Ok(pid)
+    }
+
+    /// Its number is negative: claims of the tier's jobs begin behind it. (In a file where the first part is a lane, SQLite
+    /// gives the next part the number 0.)
+    fn open_lane(&mut self, conn: &Connection, tid: i64, qid: i64, worker: &WorkerName) -> Result<i64> {
+        let pid: i64 = conn
+            .prepare_cached(
+                "INSERT INTO part(pid, qid, priority, suspect, fair) VALUES((SELECT min(0, coalesce(min(pid), 0)) - 1 FROM part), ?1, 0, 0, ?2) RETURNING pid",
+            )?
+            .query_row(params![qid, worker.as_str()], |row| row.get(0))?;
+        self.lanes.insert((tid, worker.clone()), pid);
+        Ok(pid)
     }
 
     pub(super) fn part(&mut self, conn: &Connection, qid: i64, priority: i8, suspect: bool) -> Result<i64> {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::insert::to_json;
 use super::lease::Lease;
 use super::session::{Session, Step, tid};
-use super::sweep;
+use super::{pause, sweep};
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::Timestamp;
 use crate::names::Tier;
@@ -174,6 +174,9 @@ pub(super) fn put(
             .conn
             .prepare_cached("DELETE FROM record WHERE tid = ?1 AND space = ?2 AND key = ?3")?
             .execute(params![tid, space.as_str(), key])?;
+        if space == Space::Control && current.is_some() {
+            pause::changed(session, tid)?;
+        }
         return Ok(Put::Done(0));
     }
     let version = session.next()?; // from one sequence, so that a recreated record never repeats a version
@@ -182,6 +185,9 @@ pub(super) fn put(
         .conn
         .prepare_cached("INSERT OR REPLACE INTO record(tid, space, key, version, value, at, until) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![tid, space.as_str(), key, version, value, session.now.ms(), until])?;
+    if space == Space::Control {
+        pause::changed(session, tid)?;
+    }
     Ok(Put::Done(version.unsigned_abs()))
 }
 
@@ -202,7 +208,7 @@ pub(super) fn beat(session: &mut Session, tier: &Tier, presence: &Presence) -> S
             .conn
             .prepare_cached("DELETE FROM presence WHERE tid = ?1 AND worker = ?2")?
             .execute(params![tid, presence.worker.as_str()])?;
-        return Ok(Beat::Ok { now: session.now, control: 0 });
+        return Ok(Beat::Ok { now: session.now, control: pause::revision(session, tid)? });
     }
     if !same {
         take_over(session, tid, presence)?;
@@ -215,7 +221,7 @@ pub(super) fn beat(session: &mut Session, tier: &Tier, presence: &Presence) -> S
              since = CASE WHEN incarnation = excluded.incarnation THEN since ELSE excluded.since END, incarnation = excluded.incarnation",
         )?
         .execute(params![tid, presence.worker.as_str(), ours, session.now.ms(), to_json(presence)?])?;
-    Ok(Beat::Ok { now: session.now, control: 0 })
+    Ok(Beat::Ok { now: session.now, control: pause::revision(session, tid)? })
 }
 
 /// The process that had this name is gone: what it held is rescued now, not when its leases run out.

@@ -50,7 +50,7 @@ fn one(session: &mut Session, tid: i64, job: &NewJob, durability: Durability) ->
     });
     let extras = if job.extras.is_empty() { None } else { Some(to_json(&job.extras)?) };
     let Session { conn, names, .. } = session;
-    let (sid, pid) = names.place(conn, tid, &job.queue, &job.kind, job.priority)?;
+    let (sid, pid) = names.place(conn, tid, job)?;
     let seq = session.next()?;
     let stored = session
         .conn

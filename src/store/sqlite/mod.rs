@@ -6,14 +6,17 @@
 //! | `schema` | the tables, the settings, what errors mean |
 //! | `session`, `catalog`, `lease` | what a step works with: counters, names, what a lease holds |
 //! | `insert`, `claim`, `settle`, `sweep`, `trim`, `act` | the steps of the data plane |
-//! | `control` | activation, records, ledger, presence |
+//! | `canary` | what is special about canary jobs |
+//! | `control`, `pause` | activation, records, ledger, presence; pauses, and what operators set |
 
 mod act;
+mod canary;
 mod catalog;
 mod claim;
 mod control;
 mod insert;
 mod lease;
+mod pause;
 mod read;
 mod schema;
 mod session;
@@ -40,7 +43,7 @@ use self::writer::{How, Writer};
 use super::{
     About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Durability, ErrorKind, Flip, Flipped, Insert,
     LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle,
-    Settled, Space, Store, StoreError, SweepAsk, Swept, Wake,
+    Settled, Space, Store, StoreError, SweepAsk, Swept, Wake, meaning,
 };
 use crate::activation::Activation;
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -157,6 +160,10 @@ impl SqliteStore {
         ))
     }
 
+    fn refuse(&self, op: &'static str, why: Option<impl std::fmt::Display>) -> Result<(), StoreError> {
+        why.map_or(Ok(()), |why| Err(StoreError::new(op, self.path.display(), ErrorKind::Refused, why)))
+    }
+
     /// A file that was deleted or replaced would take writes that nobody ever reads again.
     fn still_there(&self, op: &'static str) -> Result<(), StoreError> {
         match std::fs::metadata(&*self.path) {
@@ -221,6 +228,7 @@ impl Store for SqliteStore {
 
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
         self.bounded("insert", jobs.len())?;
+        self.refuse("insert", jobs.iter().find_map(meaning::stray))?;
         self.still_there("insert")?; // nobody may be told "on disk" of a file that is gone
         let tier = tier.clone();
         self.writer
@@ -374,16 +382,25 @@ impl Store for SqliteStore {
 
     async fn pause(
         &self,
-        _: &Tier,
-        _: &Queue,
-        _: Option<Pause>,
-        _: &Actor,
+        tier: &Tier,
+        queue: &Queue,
+        pause: Option<Pause>,
+        by: &Actor,
     ) -> Result<Option<Paused>, StoreError> {
-        Err(StoreError::new("pause a queue", "sqlite", ErrorKind::Unsupported, "not built yet"))
+        self.refuse("pause a queue", meaning::unpausable(queue, pause))?;
+        let (tier, queue, by) = (tier.clone(), queue.clone(), by.clone());
+        self.writer
+            .run(durable("pause a queue"), move |session| pause::pause(session, &tier, &queue, pause, &by))
+            .await
     }
 
-    async fn pauses(&self, _: &Tier) -> Result<Vec<Paused>, StoreError> {
-        Ok(Vec::new())
+    async fn pauses(&self, tier: &Tier) -> Result<Vec<Paused>, StoreError> {
+        let (tier, now) = (tier.clone(), self.clock.now());
+        self.read("list pauses", move |conn| match read::tier_id(conn, &tier)? {
+            Some(tid) => pause::standing(conn, tid, now),
+            None => Ok(Vec::new()),
+        })
+        .await
     }
 
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError> {

@@ -225,9 +225,9 @@ pub(super) fn census(conn: &Connection, tier: &Tier, now: Timestamp) -> rusqlite
     let Some(tid) = tier_id(conn, tier)? else { return Ok(Census { queues: Vec::new(), now }) };
     let mut queues: BTreeMap<Queue, QueueCensus> = BTreeMap::new();
     let mut statement = conn.prepare_cached(
-        "SELECT q.name, s.kind, t.code, t.n FROM tally t JOIN stream s ON s.sid = t.sid JOIN queue q ON q.qid = s.qid WHERE q.tid = ?1",
+        "SELECT q.name, s.kind, t.code, t.n FROM tally t JOIN stream s ON s.sid = t.sid JOIN queue q ON q.qid = s.qid WHERE q.tid = ?1 AND q.name <> ?2",
     )?;
-    let mut rows = statement.query([tid])?;
+    let mut rows = statement.query(params![tid, Queue::canaries().as_str()])?;
     while let Some(row) = rows.next()? {
         let queue: Queue = parse(&row.get::<_, String>(0)?)?;
         let kind: Kind = parse(&row.get::<_, String>(1)?)?;

@@ -17,7 +17,7 @@ use crate::clock::instant;
 use crate::store::{ErrorKind, StoreError};
 
 const MAJOR: i64 = 1;
-const MINOR: i64 = 1;
+const MINOR: i64 = 2;
 /// "SLUI", so that a file that is somebody else's is recognised.
 const APPLICATION_ID: i64 = 0x534c_5549;
 /// Before this, two processes that checkpoint and write can corrupt a WAL database (fixed in 3.51.3).
@@ -82,6 +82,12 @@ CREATE TABLE IF NOT EXISTS uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id
 CREATE INDEX IF NOT EXISTS uniq_kept_until ON uniq_kept(until);
 -- parked jobs by why and by whom: a sweep seeks those it can help, however many it cannot (1.1)
 CREATE INDEX IF NOT EXISTS job_park ON job(sid, park, park_by) WHERE state = 4;
+-- which queues are paused, and the revision of what operators set (1.2)
+CREATE TABLE IF NOT EXISTS pause(tid INTEGER NOT NULL, queue TEXT NOT NULL, who TEXT NOT NULL, reason TEXT,
+  at INTEGER NOT NULL, until INTEGER, PRIMARY KEY(tid, queue)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS controls(tid INTEGER PRIMARY KEY, revision INTEGER NOT NULL);
+-- canary jobs that have ended: their parts have negative numbers, and their retention is short (1.2)
+CREATE INDEX IF NOT EXISTS job_canary ON job(tid, fin_at) WHERE pid < 0 AND state >= 5;
 ";
 
 /// How long SQLite itself waits for a lock, before it is an error. Two such waits (and the turns before them) must end

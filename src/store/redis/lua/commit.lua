@@ -105,7 +105,7 @@ local function one(a)
     if not first[2] or tonumber(score) < tonumber(first[2]) then woken = true end
     call('ZADD', P .. 'due', score, id)
   elseif target == 'E' then
-    call('ZADD', P .. 'final', score, id)
+    call('ZADD', P .. (is_lane(part) and 'canaries' or 'final'), score, id)
   elseif target == 'C' then
     complete(id, rec, score)
   elseif target == 'P' then
@@ -117,12 +117,17 @@ local function one(a)
     local ord = base
     base = base + 1
     new = sub(new, 1, 22) .. pack('>I6', ord) .. sub(new, 29)
-    if run and (run.part ~= part or run.ord + #run.ids / 16 ~= ord) then flush_run() end
-    run = run or { part = part, priority = priority, ord = ord, ids = '' }
-    run.ids = run.ids .. id
+    if is_lane(part) then
+      call('ZADD', P .. 'back:' .. part, ord, id)
+      woken = true
+    else
+      if run and (run.part ~= part or run.ord + #run.ids / 16 ~= ord) then flush_run() end
+      run = run or { part = part, priority = priority, ord = ord, ids = '' }
+      run.ids = run.ids .. id
+    end
   elseif target == 'B' then
     call('ZADD', P .. 'back:' .. part, ord_of(rec), id)
-    call('ZADD', P .. 'waiting', priority, part)
+    if not is_lane(part) then call('ZADD', P .. 'waiting', priority, part) end
     woken = true
   elseif target == 'S' then
     call('ZADD', P .. 'suspects:' .. part, score, id)

@@ -192,7 +192,7 @@ fn unrecorded(id: JobId, ended: Ended, took: Duration, source: StoreError) -> Re
         Ended::Failed(failed) => failed.error,
         Ended::Stuck(_) => stuck(),
     };
-    Err(EnqueueError::Failed { id, error, source })
+    Err(EnqueueError::Failed { id, error, source: Box::new(source) })
 }
 
 fn done(id: JobId, durability: Option<Durability>, way: Way) -> Enqueued {

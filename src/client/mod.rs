@@ -94,7 +94,7 @@ pub enum EnqueueError {
         /// What its handler said.
         error: String,
         /// What the store said.
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The store refused or could not be reached; the job is not in it.
     #[error(transparent)]

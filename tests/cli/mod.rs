@@ -8,7 +8,7 @@ mod kit;
 mod readme;
 mod redis;
 mod running;
-mod sandbox;
+pub(crate) mod sandbox;
 mod settings;
 mod stores;
 mod workers;

@@ -9,7 +9,7 @@
     reason = "a test fails by panicking, and a measurement prints"
 )]
 
-mod bench;
+pub(crate) mod bench;
 mod ends;
 mod faulty;
 mod jobs;

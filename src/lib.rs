@@ -43,8 +43,10 @@ pub mod http;
 #[cfg(any(feature = "cli", feature = "otel"))]
 pub mod telemetry;
 
-pub use client::{Client, EnqueueError, Enqueued};
+#[cfg(feature = "worker")]
+pub use client::Handlers;
+pub use client::{Client, EnqueueError, Enqueued, Way};
 pub use ids::JobId;
+pub use job::{Bypass, Job, NewJob};
 #[cfg(feature = "worker")]
 pub use job::{Context, Handler, JobResult, Outcome};
-pub use job::{Job, NewJob};

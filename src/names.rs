@@ -189,6 +189,14 @@ impl Queue {
     }
 }
 
+impl WorkerName {
+    /// What a process is called that runs a job which it enqueues.
+    #[cfg(feature = "worker")]
+    pub(crate) fn caller() -> Self {
+        Self(Arc::from(format!("caller-{}", std::process::id())))
+    }
+}
+
 impl Default for Release {
     fn default() -> Self {
         Self(Arc::from(DEFAULT_RELEASE))

@@ -13,6 +13,7 @@
 
 #[macro_use]
 mod both;
+mod bypass;
 mod chaos;
 mod cli;
 mod floors;

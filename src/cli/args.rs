@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::out::{Colour, Format, Times};
+use crate::job::Bypass;
 
 /// A job-queue worker runtime that proves it is running
 #[derive(Debug, Parser)]
@@ -301,6 +302,9 @@ pub(super) struct Enqueue {
     /// Higher goes first, -9 to 9
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) priority: Option<i64>,
+    /// Run it here first, or when no worker is active, and queue only what fails: `never`, `when-inactive`, `first`
+    #[arg(long, value_name = "WHEN")]
+    pub(super) bypass: Option<Bypass>,
     /// A label to find it by
     #[arg(long = "tag", value_name = "K=V")]
     pub(super) tags: Vec<String>,
@@ -309,7 +313,7 @@ pub(super) struct Enqueue {
     pub(super) wait: bool,
     /// Enqueue a file of JSON lines, one enqueue body each; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["queue", "delay", "at", "expires_in", "expires_at", "id",
-        "idempotency_key", "unique", "unique_key", "retry", "job_timeout", "priority", "tags"])]
+        "idempotency_key", "unique", "unique_key", "retry", "job_timeout", "priority", "bypass", "tags"])]
     pub(super) from_file: Option<PathBuf>,
 }
 

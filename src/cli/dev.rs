@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use super::config_cmd::check_handlers;
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
-use super::{serve, with_builtin, work};
+use super::{bypass, serve, with_builtin, work};
+use crate::Handlers;
 use crate::activation::WorkerState;
 use crate::client::Client;
 use crate::clock::{human, instant};
@@ -25,6 +26,7 @@ use crate::handlers::Delivery;
 use crate::http::inbox::{FileInbox, KEEP};
 use crate::http::{self, HealthServer};
 use crate::job::{Args, NewJob, State};
+use crate::location::StoreUrl;
 use crate::names::{Kind, WorkerName};
 use crate::store::Store;
 use crate::telemetry;
@@ -37,12 +39,7 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     ctx.listen(args);
     let config = ctx.config()?;
     let url = ctx.store_url(&config)?;
-    let folder = match url.path() {
-        Some(path) => {
-            path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned()
-        }
-        None => data_folder()?, // of a store that is no file
-    };
+    let folder = folder_of(&url)?;
     let _lock = lock(&folder, &ctx.name)?;
     let inbox = Arc::new(FileInbox::open(folder.join("inbox"), KEEP)?);
     let delivery = if config.dev_inbox() { Delivery::Inbox(Arc::clone(&inbox) as _) } else { Delivery::Real };
@@ -64,6 +61,7 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     let runtime = Context::runtime()?;
     let mut options = options(&config, &health)?;
     let otel = work::otel(&ctx, &config, &mut options);
+    let handlers = bypass::of(&config, registry.clone());
     let worker = async |store| {
         let worker = Worker::start(store, registry, options).await?;
         if let Some(otel) = &otel {
@@ -71,7 +69,7 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
         }
         Ok(worker)
     };
-    let result = runtime.block_on(everything(&ctx, &config, worker, inbox, api, health));
+    let result = runtime.block_on(everything(&ctx, &config, (worker, handlers), inbox, api, health));
     runtime.shutdown_timeout(Duration::from_millis(100));
     if let Some(otel) = otel {
         otel.shutdown();
@@ -82,6 +80,22 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
 
 fn bind(config: &Config) -> Result<TcpListener, CliError> {
     work::bind(config.api_listen(), "--api-listen")
+}
+
+/// Where `dev` keeps what is not in the store.
+fn folder_of(url: &StoreUrl) -> Result<PathBuf, CliError> {
+    Ok(match url.path() {
+        Some(path) => {
+            path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned()
+        }
+        None => data_folder()?, // of a store that is no file
+    })
+}
+
+/// Whether a `dev` runs on this store. Touches nothing.
+pub(super) fn is_running(url: &StoreUrl) -> Result<bool, CliError> {
+    let Ok(file) = File::open(folder_of(url)?.join("dev.lock")) else { return Ok(false) };
+    Ok(flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// One `dev` per folder; the second is told of the first. The lock goes with the process, however it ends.
@@ -109,7 +123,7 @@ fn lock(folder: &Path, program: &str) -> Result<File, CliError> {
 async fn everything(
     ctx: &Context,
     config: &Config,
-    worker: impl AsyncFnOnce(Arc<dyn Store>) -> Result<Worker, CliError>,
+    (worker, handlers): (impl AsyncFnOnce(Arc<dyn Store>) -> Result<Worker, CliError>, Handlers),
     inbox: Arc<FileInbox>,
     api: TcpListener,
     health: TcpListener,
@@ -134,7 +148,7 @@ async fn everything(
         _ = terminated.recv() => worker.stop(),
     }
     let address = api.local_addr()?;
-    let served = serve::api(config, Client::new(store, config.tier()))?.inbox(inbox);
+    let served = serve::api(config, Client::new(store, config.tier()).with_handlers(handlers))?.inbox(inbox);
     let serving = tokio::spawn(http::serve_api(api, served, shutdown.clone()));
     invite(ctx, config, address, &probes)?;
     let exit = work::until_ended(&worker).await;

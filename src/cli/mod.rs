@@ -3,6 +3,7 @@
 
 mod act;
 mod args;
+mod bypass;
 mod config_cmd;
 mod context;
 mod dev;

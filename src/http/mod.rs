@@ -13,7 +13,7 @@
 //! | 408, 413, 415 | too slow; too large; not plain JSON |
 //! | 409 | the id exists with other content; another job holds the unique key |
 //! | 422 | the idempotency key was used for other content, and nothing else |
-//! | 503 + `Retry-After` | the store is away: nothing was stored |
+//! | 503 + `Retry-After` | the store is away: nothing was stored; `NEITHER_DONE_NOR_KEPT`: a job with a bypass failed here, too |
 //! | 504 + `OUTCOME_UNKNOWN` | the store did not answer: send the same again, it cannot be stored twice |
 
 use std::io;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::args::{Args, InvalidArgs};
+use super::bypass::Bypass;
 use super::define::Job;
 use super::state::State;
 use crate::clock::{MAX_DURATION, Timestamp};
@@ -143,6 +144,8 @@ pub struct NewJob {
     pub when: When,
     /// When it is too late.
     pub expiry: Option<Expiry>,
+    /// Whether its caller runs it; `None`: as its kind says. It is for the caller, and not stored.
+    pub bypass: Option<Bypass>,
     /// Everything rare.
     pub extras: Extras,
 }
@@ -224,6 +227,8 @@ impl NewJob {
         new.version = J::VERSION;
         new.priority = J::PRIORITY;
         new.expiry = J::expires().map(Expiry::After);
+        // Also where nobody has its handler: then the answer says so.
+        new.bypass = Some(J::bypass());
         new.check()
     }
 
@@ -239,6 +244,7 @@ impl NewJob {
             priority: 0,
             when: When::Now,
             expiry: None,
+            bypass: None,
             extras: Extras::default(),
         }
     }
@@ -290,6 +296,13 @@ impl NewJob {
     pub fn idempotency_key(mut self, tier: &Tier, key: &str) -> Self {
         self.id = JobId::from_key(tier.as_str(), key);
         self.extras.idempotency_key = Some(key.to_owned());
+        self
+    }
+
+    /// Whether its caller runs it, whatever its kind says.
+    #[must_use]
+    pub fn bypass(mut self, bypass: Bypass) -> Self {
+        self.bypass = Some(bypass);
         self
     }
 

@@ -318,6 +318,33 @@ pub enum Action {
     Retry,
     /// Call it off: at once when it waits, by asking its worker when it runs.
     Cancel,
+    /// Its caller ran it, and it is done: what waits is completed, and counted as such. What a worker holds by now is not
+    /// touched. Not in the ledger: it is a job's own way, and no act of a person.
+    RanInline {
+        /// How long it ran, in seconds.
+        #[serde(with = "crate::clock::secs")]
+        ran: Duration,
+    },
+    /// Its caller tried to run it, and it is not done: from now on, or after a delay, it is the queue's, at no cost in
+    /// attempts. The actor's reason is kept in its story. Only of a scheduled job: any other has gone its way. Not in the
+    /// ledger either.
+    HandOver {
+        /// From now, store time, in seconds; zero: it is available.
+        #[serde(with = "crate::clock::secs")]
+        after: Duration,
+    },
+}
+
+impl Action {
+    /// What the ledger calls it.
+    #[cfg(any(feature = "sqlite", feature = "redis"))]
+    pub(super) const fn entry(self) -> Option<&'static str> {
+        match self {
+            Self::Retry => Some("jobs.retried"),
+            Self::Cancel => Some("jobs.cancelled"),
+            Self::RanInline { .. } | Self::HandOver { .. } => None,
+        }
+    }
 }
 
 /// The answer to one action.

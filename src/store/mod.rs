@@ -33,6 +33,8 @@ mod control;
 mod data;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod digest;
+#[cfg(feature = "worker")]
+mod effects;
 mod error;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod look;
@@ -49,6 +51,8 @@ pub mod sqlite;
 pub use crate::location::Durability;
 pub use control::*;
 pub use data::*;
+#[cfg(feature = "worker")]
+pub(crate) use effects::StoreEffects;
 pub use error::{ErrorKind, StoreError};
 pub use presence::*;
 

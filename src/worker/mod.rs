@@ -2,7 +2,6 @@
 //! a job meets them:
 //!
 //! - [`options`]: how a worker runs
-//! - [`registry`]: which kinds it can run
 //! - `claimer`: takes jobs from the store, as many as can start soon
 //! - `ready`: holds them until a slot is free
 //! - `executor`: runs them, each alone; `outcome` says what became of an attempt
@@ -11,7 +10,6 @@
 //! - `sweeper`: promotes what is due and rescues what lost its worker
 //! - `canary`: proves the worker with jobs of its own, through the real path; `hook`: runs the activation hook
 //! - `obey`: what operators tell it through the store; `baseline`: whether a kind fails far above what is usual
-//! - `effects`: the durable record of side effects
 //! - [`watch`]: the seam for telemetry
 //! - `lease`, `state`, `status`, `outage`: what the parts share
 //! - `conductor`: starts the parts, and ends them in order
@@ -22,7 +20,6 @@ mod canary;
 mod claimer;
 mod conductor;
 mod counts;
-mod effects;
 mod executor;
 pub mod facts;
 mod heartbeat;
@@ -33,7 +30,6 @@ pub mod options;
 mod outage;
 mod outcome;
 mod ready;
-pub mod registry;
 mod settler;
 mod state;
 mod status;
@@ -44,13 +40,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::activation::WorkerState;
+pub use crate::job::registry::{KindInfo, Registry, RegistryError};
 use crate::store::{ErrorKind, Quiet, Store, StoreError};
 
 pub use counts::{BOUNDS, Count, Counts, Done, OTHER};
 pub use facts::Facts;
 pub use hook::Hook;
 pub use options::Options;
-pub use registry::{KindInfo, Registry, RegistryError};
 use state::Core;
 
 /// A running worker: a handle to watch and stop it. Dropping it does not stop the worker; dropping the runtime it was

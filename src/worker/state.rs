@@ -11,13 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::baseline::Baseline;
 use super::canary::{Canaries, Canary};
 use super::counts::{self, Counts};
-use super::effects::StoreEffects;
 use super::lease::{Cause, Lease, millis};
 use super::obey::Obeyed;
 use super::options::{Options, host};
 use super::outage::Outage;
 use super::ready::Ready;
-use super::registry::{Entry, Registry, RegistryError};
 use super::settler::Outcome;
 use super::status::Status;
 use super::watch::Watch;
@@ -27,8 +25,9 @@ use crate::clock::{self, Timestamp};
 use crate::ids::Nonce;
 use crate::job::handler::{Effects, Shared};
 use crate::job::new::Extras;
+use crate::job::registry::{Entry, Registry, RegistryError};
 use crate::names::{Kind, Release};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreEffects, StoreError};
 
 /// A kind with the settings it has in this worker.
 #[derive(Debug)]
@@ -165,7 +164,7 @@ impl Core {
         Ok(Self {
             canary: Runnable { entry: Arc::new(canary), settings: Arc::new(serde_json::json!({})) },
             capability: format!("{release}/{}", build()),
-            effects: Arc::new(StoreEffects::new(&store, &options)),
+            effects: Arc::new(StoreEffects::new(&store, &options.tier, &options.name)),
             release,
             incarnation: Nonce::new(),
             host: host(),

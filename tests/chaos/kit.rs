@@ -14,17 +14,21 @@ use tempfile::TempDir;
 
 use crate::both::{Engine, Place};
 
-pub(super) fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_sluicegate")).with_file_name("examples").join(name);
     assert!(program.exists(), "`cargo build --examples` builds {}", program.display());
     program
 }
 
 /// A process; killed when it is dropped.
-pub(super) struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn start(mut command: Command) -> Self {
+        Self(command.spawn().expect("started"))
+    }
+
+    pub(crate) fn kill(&mut self) {
         self.0.kill().expect("killed");
         self.0.wait().expect("reaped");
     }
@@ -171,7 +175,7 @@ impl Ground {
 }
 
 /// Waits until the ledger or the store says so.
-pub(super) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !done().await {
         assert!(began.elapsed() < Duration::from_secs(120), "never: {what}");

@@ -3,6 +3,6 @@
 
 mod flips;
 mod killed;
-mod kit;
+pub(crate) mod kit;
 mod rivals;
 mod server;

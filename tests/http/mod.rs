@@ -12,7 +12,7 @@ mod api;
 mod faulty;
 mod guard;
 mod inbox;
-mod kit;
+pub(crate) mod kit;
 mod limits;
 mod metrics;
 mod probes;

@@ -114,6 +114,10 @@ macro_rules! conformance {
                     retry_brings_the_ended_back_with_fresh_attempts
                     retry_of_what_waits_is_now
                     bulk_answers_in_order
+                    inline_what_its_caller_ran_is_completed
+                    inline_what_a_worker_holds_or_a_person_ended_is_left
+                    inline_what_its_caller_could_not_do_is_handed_over
+                    inline_completed_jobs_are_kept_within_bounds
                     unparking_of_an_unknown_kind_waits_for_who_knows_it
                     unparking_of_the_undecodable_waits_for_another_build
                     unparking_of_the_uncertain_and_the_asked_is_for_people

@@ -109,12 +109,12 @@ fn complete(session: &mut Session, lease: &Lease, held: Held, item: &Settle) -> 
     Ok(())
 }
 
-fn micros(ran: Duration) -> i64 {
+pub(super) fn micros(ran: Duration) -> i64 {
     i64::try_from(ran.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Remembers the order of completion, and trims at once what is over the bound, so that a fast drain stays bounded.
-fn keep_completed(session: &mut Session, qid: i64, jobs: &[Held]) -> Step<()> {
+pub(super) fn keep_completed(session: &mut Session, qid: i64, jobs: &[Held]) -> Step<()> {
     let did = session.next()?;
     session
         .conn

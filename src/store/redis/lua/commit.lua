@@ -2,7 +2,7 @@
 -- KEYS[1] prefix · ARGV[1] how many new places at most · then 11 for each job:
 --   id · first bytes that its record must have · its new record, or '' to leave it
 --   source: L leased, A available, C neither · for L the nonce, for C a key to remove it from, or ''
---   target: D due, E ended, P parked, T tail, B back to its place, S suspect · score, or the key for P
+--   target: D due, E ended, C completed, P parked, T tail, B back to its place, S suspect · score; for P the key; for C `µs:keyed`
 --   expiry: '' leave, - forget, or when · counts `from:to:total` · wish: 0 or 1, as seen, for L · unique: '' or key=expected=hex id
 -- Output  for each job 1: done, 0: not as it was seen
 local places, base = tonumber(ARGV[1]), nil
@@ -45,6 +45,19 @@ local function flush_run()
     end
     woken, run = true, nil
   end
+end
+
+-- As `complete.lua` writes it, but under no lease and by no worker.
+local function complete(id, rec, how)
+  local ran, keyed = string.match(how, '^(%d+):(%d)$')
+  ran = math.min(tonumber(ran), 4294967295)
+  local nobody = string.rep('\0', 16)
+  call('HSET', P .. 'completed', id, pack('>I4', ran) .. nobody .. pack('>I6I6', now - floor(ran / 1000), now) .. '\0\0')
+  local sid = sid_of(rec)
+  local queue = call('HGET', P .. 'queue', sid) or ''
+  local trim = '\1' .. pack('>I2I2I2I6I2', sid, 1, 1, floor(seq_of(rec) / CHUNK), 1)
+  call('RPUSH', P .. 'done:' .. queue, string.char(keyed) .. pack('>I6', now) .. trim .. id)
+  if call('HINCRBY', P .. 'kept', queue, 1) > KEEP_COMPLETED then trim_plain(queue) end
 end
 
 local function one(a)
@@ -93,6 +106,8 @@ local function one(a)
     call('ZADD', P .. 'due', score, id)
   elseif target == 'E' then
     call('ZADD', P .. (is_lane(part) and 'canaries' or 'final'), score, id)
+  elseif target == 'C' then
+    complete(id, rec, score)
   elseif target == 'P' then
     if score ~= '' then
       call('ZADD', P .. score, now, id)

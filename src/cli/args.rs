@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::ci::Ci;
 use super::out::{Colour, Format, Times};
 
 /// A job-queue worker runtime that proves it is running
@@ -96,6 +97,17 @@ pub(super) struct Global {
         value_name = "DUR"
     )]
     pub(super) timeout: String,
+    /// For whose pages a verdict is written up too
+    #[arg(
+        long,
+        global = true,
+        env = "SLUICEGATE_CI",
+        hide_env = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHERE"
+    )]
+    pub(super) ci: Ci,
 }
 
 #[derive(Debug, Subcommand)]
@@ -108,6 +120,9 @@ pub(super) enum Command {
     Serve(Listen),
     /// One screen: activation, workers, queues
     Status,
+    /// Whether a release may be left alone with the work of its tier
+    #[command(subcommand)]
+    Gate(GateCommand),
     /// Enqueue and look after jobs
     #[command(subcommand)]
     Job(JobCommand),
@@ -311,4 +326,45 @@ pub(super) enum ConfigCommand {
     },
     /// Which files are looked for, and which is read
     Path,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum GateCommand {
+    /// One look: 0 pass, 3 fail, 8 pending, 9 superseded, 10 unknown, 13 store unreachable
+    Check(Box<Gate>),
+    /// Look until it is decided: 0 pass, 3 fail, 9 superseded, 124 not decided within `--timeout`
+    Wait(Box<Gate>),
+    /// Members, thresholds and current values of a gate
+    Explain {
+        /// Which gate
+        #[arg(default_value = "default")]
+        name: String,
+        #[command(flatten)]
+        gate: Box<Gate>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Gate {
+    /// The release; an unmanaged tier has only `default`
+    #[arg(long, env = "SLUICEGATE_RELEASE", hide_env = true)]
+    pub(super) release: Option<String>,
+    /// How many of its workers must be active, such as 6 or 80% (default: 100%)
+    #[arg(long, value_name = "N|P%")]
+    pub(super) min_active: Option<String>,
+    /// How many workers of it there should be (default: those that are there)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) expect: Option<u32>,
+    /// Queues that must be served, separated by commas
+    #[arg(long, value_name = "A,B")]
+    pub(super) queues: Option<String>,
+    /// A provisional activation will do
+    #[arg(long)]
+    pub(super) allow_provisional: bool,
+    /// The longest that the oldest waiting job may wait (60s when no duration is given)
+    #[arg(long, value_name = "DUR", num_args = 0..=1, default_missing_value = "")]
+    pub(super) slo: Option<String>,
+    /// Write a JUnit report too, as GitLab shows it
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
 }

@@ -3,6 +3,7 @@
 
 mod act;
 mod args;
+mod ci;
 mod config_cmd;
 mod context;
 mod dev;
@@ -10,6 +11,7 @@ mod enqueue;
 mod error;
 mod exit;
 mod from_file;
+mod gate;
 mod help;
 mod list;
 mod out;
@@ -123,6 +125,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Work(args) => work::run(ctx, args),
         Command::Serve(args) => serve::run(ctx, args),
         Command::Status => ctx.block_on(status::run),
+        Command::Gate(command) => ctx.block_on(async move |ctx| gate::run(ctx, command).await),
         Command::Job(JobCommand::Enqueue(args)) => {
             ctx.block_on(async move |ctx| enqueue::run(ctx, args).await)
         }

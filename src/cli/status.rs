@@ -94,7 +94,7 @@ fn activation_line(activation: Option<&Activation>) -> String {
     }
 }
 
-fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliError> {
+pub(super) fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliError> {
     let row = |seen: &Seen| {
         let presence = &seen.presence;
         let state = if seen.is_stale() {

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod rules;
 #[cfg(test)]
 mod tests;
+pub mod tier;
 pub mod verdict;
 
 pub use facts::{Facts, Memory, Past, Source};

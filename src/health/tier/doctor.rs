@@ -1,0 +1,1 @@
+//! Why is nothing running? The blocking clause first.

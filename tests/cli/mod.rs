@@ -3,6 +3,8 @@
 mod basics;
 mod from_file;
 mod full_disk;
+mod gate;
+mod hands;
 mod jobs;
 mod kit;
 mod readme;

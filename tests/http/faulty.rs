@@ -107,6 +107,6 @@ impl Store for Faulty {
         unreachable!("not used by these tests")
     }
     async fn probe(&self, _: &Tier) -> Result<Timestamp, StoreError> {
-        unreachable!("not used by these tests")
+        Err(self.error())
     }
 }

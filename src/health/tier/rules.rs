@@ -162,7 +162,9 @@ fn unknown(ask: &GateAsk, facts: &TierFacts) -> Option<TierVerdict> {
     let active = facts.activation.as_ref().is_some_and(|current| current.release == *release);
     let lives = facts.workers.iter().any(|seen| seen.presence.release == *release && !seen.is_stale());
     let was = facts.history.iter().any(|change| change.to.release == *release);
-    if active || lives || was || facts.registered {
+    // Every tier has the implicit one, until another is activated.
+    let implicit = facts.activation.is_none() && release.as_str() == DEFAULT_RELEASE;
+    if active || lives || was || implicit || facts.registered {
         return None;
     }
     let output = format!(

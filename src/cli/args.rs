@@ -120,6 +120,8 @@ pub(super) enum Command {
     Serve(Listen),
     /// One screen: activation, workers, queues
     Status,
+    /// Switch a tier to a release by hand, or commit a provisional activation
+    Activate(Box<Activate>),
     /// Whether a release may be left alone with the work of its tier
     #[command(subcommand)]
     Gate(GateCommand),
@@ -129,6 +131,8 @@ pub(super) enum Command {
     /// See queues
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// What was done to the tier, by whom and why
+    Events(Events),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -367,4 +371,44 @@ pub(super) struct Gate {
     /// Write a JUnit report too, as GitLab shows it
     #[arg(long, value_name = "FILE")]
     pub(super) junit: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Activate {
+    /// The release that shall be the active one
+    pub(super) release: String,
+    /// Reverts by itself after so long, such as 30s, unless it is committed with `--confirm`
+    #[arg(long, value_name = "DUR")]
+    pub(super) provisional: Option<String>,
+    /// To which release it reverts (default: the one that is active now)
+    #[arg(long, value_name = "RELEASE", requires = "provisional")]
+    pub(super) fallback: Option<String>,
+    /// Commit the provisional activation of this release; the generation stays
+    #[arg(long, conflicts_with_all = ["provisional", "force"])]
+    pub(super) confirm: bool,
+    /// Only if this generation is active (0: none yet); else nothing is changed, and the exit code is 9
+    #[arg(long, value_name = "G")]
+    pub(super) expect_generation: Option<u64>,
+    /// Also when no living worker of the release has proved itself
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Do not wait until a worker is active
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// Why, for the ledger
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only say what would happen
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Events {
+    /// Most events to list, the newest ones
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub(super) limit: u16,
+    /// Go on, and print what comes
+    #[arg(short, long)]
+    pub(super) follow: bool,
 }

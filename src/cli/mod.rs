@@ -2,6 +2,7 @@
 //! decides nothing. `--help` touches nothing.
 
 mod act;
+mod activate;
 mod args;
 mod ci;
 mod config_cmd;
@@ -9,6 +10,7 @@ mod context;
 mod dev;
 mod enqueue;
 mod error;
+mod events;
 mod exit;
 mod from_file;
 mod gate;
@@ -125,6 +127,8 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Work(args) => work::run(ctx, args),
         Command::Serve(args) => serve::run(ctx, args),
         Command::Status => ctx.block_on(status::run),
+        Command::Activate(args) => ctx.block_on(async move |ctx| activate::run(ctx, *args).await),
+        Command::Events(args) => ctx.block_on(async move |ctx| events::run(ctx, args).await),
         Command::Gate(command) => ctx.block_on(async move |ctx| gate::run(ctx, command).await),
         Command::Job(JobCommand::Enqueue(args)) => {
             ctx.block_on(async move |ctx| enqueue::run(ctx, args).await)

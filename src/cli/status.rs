@@ -8,10 +8,10 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::queue;
-use crate::activation::{Activation, WorkerState};
-use crate::clock::human;
+use crate::activation::{Activation, Mode, WorkerState};
+use crate::clock::{Timestamp, human};
 use crate::job::State;
-use crate::names::DEFAULT_RELEASE;
+use crate::names::{DEFAULT_RELEASE, Release};
 use crate::store::{Census, Seen};
 
 pub(super) async fn run(ctx: &Context) -> CliResult {
@@ -33,7 +33,7 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
         trouble.as_deref().unwrap_or("ok")
     ))?;
     out.line(format!("store      {}   {}, survives: {}", about.location, about.detail, about.durability))?;
-    out.line(format!("activation {}", activation_line(activation.as_ref())))?;
+    out.line(format!("activation {}", activation_line(activation.as_ref(), census.now)))?;
     out.line("")?;
     workers_table(ctx, &workers)?;
     out.line("")?;
@@ -81,13 +81,26 @@ fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
     Some(format!("no active worker, {waiting} jobs waiting{}", why.unwrap_or_default()))
 }
 
-fn activation_line(activation: Option<&Activation>) -> String {
+fn activation_line(activation: Option<&Activation>, now: Timestamp) -> String {
     match activation {
         None => "none yet: the first worker without a release makes one".into(),
         Some(current) => {
             let managed = if current.release.as_str() == DEFAULT_RELEASE { "unmanaged" } else { "managed" };
+            let stands = match (current.mode, current.confirm_by) {
+                (Mode::Provisional, Some(by)) => {
+                    let back =
+                        current.fallback.as_ref().map_or_else(|| "nothing".to_owned(), Release::to_string);
+                    let when = match now > by {
+                        true => format!("overdue for {}", human(now.since(by))),
+                        false => format!("in {}", human(by.since(now))),
+                    };
+                    format!("provisional, reverts to {back} {when} unless it is committed")
+                }
+                (Mode::Provisional, None) => "provisional".into(),
+                (Mode::Committed, _) => "committed".into(),
+            };
             format!(
-                "release {}, generation {}, since {}   ({managed})",
+                "release {}, generation {}, {stands}, since {}   ({managed})",
                 current.release, current.generation, current.since
             )
         }

@@ -1,5 +1,6 @@
 //! The program as people and pipelines meet it: the real binary, in a home of its own.
 
+mod activate;
 mod basics;
 mod from_file;
 mod full_disk;

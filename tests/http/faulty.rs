@@ -71,6 +71,9 @@ impl Store for Faulty {
     async fn flip(&self, _: &Tier, _: Option<u64>, _: Flip, _: &Actor) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
+    async fn commit(&self, _: &Tier, _: u64, _: &Actor) -> Result<Flipped, StoreError> {
+        unreachable!("not used by these tests")
+    }
     async fn record(&self, _: &Tier, _: Space, _: &str) -> Result<Option<Record>, StoreError> {
         unreachable!("not used by these tests")
     }

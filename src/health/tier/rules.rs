@@ -447,7 +447,7 @@ fn idle(seen: &Seen, current: Option<&Activation>, facts: &TierFacts) -> Option<
     };
     let why = presence.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let reason = format!("{}{why}", presence.state);
-    (age >= limit).then(|| Trouble { key: "tier:active", code: None, mark: Mark::Final, reason, age })
+    (age >= limit).then_some(Trouble { key: "tier:active", code: None, mark: Mark::Final, reason, age })
 }
 
 /// Where every slot is busy nothing is claimed, rightly, and where one just came free a job just ended.

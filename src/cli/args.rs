@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::ci::Ci;
+use super::doctor::Simulated;
 use super::out::{Colour, Format, Times};
 
 /// A job-queue worker runtime that proves it is running
@@ -125,6 +126,8 @@ pub(super) enum Command {
     /// Whether a release may be left alone with the work of its tier
     #[command(subcommand)]
     Gate(GateCommand),
+    /// Why is nothing running? What blocks comes first, with the command that helps
+    Doctor(Doctor),
     /// Enqueue and look after jobs
     #[command(subcommand)]
     Job(JobCommand),
@@ -411,4 +414,14 @@ pub(super) struct Events {
     /// Go on, and print what comes
     #[arg(short, long)]
     pub(super) follow: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Doctor {
+    /// Make up a sick worker, to watch your own pipeline go red; it takes no job
+    #[arg(long, value_enum, value_name = "ILLNESS")]
+    pub(super) simulate: Option<Simulated>,
+    /// For how long
+    #[arg(long = "for", value_name = "DUR", default_value = "60s", requires = "simulate")]
+    pub(super) span: String,
 }

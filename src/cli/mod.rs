@@ -8,6 +8,7 @@ mod ci;
 mod config_cmd;
 mod context;
 mod dev;
+mod doctor;
 mod enqueue;
 mod error;
 mod events;
@@ -128,6 +129,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Serve(args) => serve::run(ctx, args),
         Command::Status => ctx.block_on(status::run),
         Command::Activate(args) => ctx.block_on(async move |ctx| activate::run(ctx, *args).await),
+        Command::Doctor(args) => doctor::run(ctx, &args),
         Command::Events(args) => ctx.block_on(async move |ctx| events::run(ctx, args).await),
         Command::Gate(command) => ctx.block_on(async move |ctx| gate::run(ctx, command).await),
         Command::Job(JobCommand::Enqueue(args)) => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::{human, instant};
-use crate::health::tier::rules::proven;
+use crate::health::tier::rules::{is_simulated, proven};
 use crate::health::tier::{Change, TierFacts};
 use crate::names::{Release, Tier};
 use crate::store::{Actor, Flip, Flipped, Seen, Store, StoreError};
@@ -285,6 +285,7 @@ pub async fn arrived(
                 && presence.state == WorkerState::Active
                 && presence.generation >= activation.generation
                 && !seen.is_stale()
+                && !is_simulated(seen)
         };
         if let Some(seen) = store.workers(tier).await?.iter().find(here) {
             return Ok(Arrival::Active { worker: seen.presence.worker.to_string(), after: began.elapsed() });

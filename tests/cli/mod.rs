@@ -2,6 +2,7 @@
 
 mod activate;
 mod basics;
+mod doctor;
 mod from_file;
 mod full_disk;
 mod gate;

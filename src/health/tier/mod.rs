@@ -20,6 +20,7 @@
 pub mod doctor;
 pub mod facts;
 pub mod rules;
+pub mod simulate;
 #[cfg(test)]
 mod tests;
 pub mod verdict;

@@ -119,6 +119,7 @@ pub fn judge(ask: &GateAsk, facts: &TierFacts) -> TierVerdict {
     checks.extend(some_stuck(&crew));
     checks.extend(progress(&crew));
     checks.extend(lost(&crew));
+    checks.extend(forgotten(&crew));
     checks.extend(outcomes(&crew));
     checks.extend(queues_served(&crew));
     checks.extend(kinds_known(&crew));
@@ -276,15 +277,18 @@ impl<'a> Crew<'a> {
         let count =
             |wanted: &dyn Fn(&Member<'_>) -> bool| members.iter().filter(|m| wanted(m)).count() as u64;
         let there = count(&|m| matches!(m.place, Place::Here | Place::Stale));
-        // Who asks for a number does not know of a made-up worker, and it shall be missed.
+        // A made-up worker shall be missed, so while there is one nobody makes up for it.
         let simulated = count(&|m| m.place == Place::Here && is_simulated(m.seen));
-        let expected = ask.expect.map_or(there, |n| u64::from(n) + simulated);
+        let expected = ask.expect.map_or(there - simulated, u64::from);
         let required = match ask.min_active {
-            MinActive::Count(n) => u64::from(n) + simulated,
+            MinActive::Count(n) => u64::from(n),
             MinActive::Percent(percent) => (expected * u64::from(percent)).div_ceil(100),
         };
-        let required = required.max(1);
-        let absent = ask.expect.map_or(required, |_| expected).saturating_sub(there);
+        let required = match simulated {
+            0 => required.max(1),
+            n => required.max(there - simulated) + n,
+        };
+        let absent = ask.expect.map_or(required, |_| expected + simulated).saturating_sub(there);
         let (good, coming) = (count(&|m| m.good), count(&|m| m.is_coming()) + absent);
         Self { ask, facts, current, members, required, good, coming }
     }
@@ -442,6 +446,7 @@ fn idle(seen: &Seen, current: Option<&Activation>, facts: &TierFacts) -> Option<
     let (limit, age) = match presence.state {
         WorkerState::Starting => (STARTING, age),
         // Before the flip it was inactive rightly.
+        WorkerState::Inactive if is_simulated(seen) => (SETTLING, age),
         WorkerState::Inactive => (SETTLING, age.min(facts.now.since(current?.since))),
         _ => return None,
     };
@@ -764,6 +769,21 @@ fn lost(crew: &Crew<'_>) -> Option<TierCheck> {
     })
 }
 
+/// Quiet without an end is how workers are forgotten.
+fn forgotten(crew: &Crew<'_>) -> Option<TierCheck> {
+    let endless = |member: &&Member<'_>| {
+        member.place == Place::Quiet
+            && member.presence().quiet.as_ref().is_some_and(|quiet| quiet.until.is_none())
+    };
+    let endless: Vec<&Member<'_>> = crew.members.iter().filter(endless).collect();
+    endless.first().map(|one| {
+        let names = names(endless.iter().map(|member| member.presence().worker.as_str()));
+        let output = format!("{names} told to be quiet {}", quiet_words(one.presence()));
+        let check = TierCheck::pass("worker:quiet", crew.facts.now, endless.len()).unit("workers");
+        check.bad(Mark::Warn, output, "sluicegate worker resume --all")
+    })
+}
+
 /// Jobs that all fail are no progress: whatever the number of workers, this is the release.
 fn outcomes(crew: &Crew<'_>) -> Vec<TierCheck> {
     const KEY: &str = "outcomes:firstAttempts";
@@ -911,6 +931,7 @@ pub fn proven<'f>(facts: &'f TierFacts, release: &Release) -> impl Iterator<Item
         let presence = &seen.presence;
         presence.release == release
             && !seen.is_stale()
+            && !is_simulated(seen)
             && matches!(presence.state, WorkerState::Inactive | WorkerState::Active)
             && presence.fault.is_none()
             && presence.canary_error.is_none()

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use super::doctor::{diagnose, is_ill};
+use super::simulate::{Illness, Simulation};
 use super::verdict::Decision::{self, Fail, Pass, Pending, Superseded, Unknown};
 use super::wait::{Patience, SETTLE};
 use super::*;
 use crate::activation::{Activation, Mode, WorkerState as W};
 use crate::clock::Timestamp;
+use crate::health::Status;
 use crate::ids::Nonce;
 use crate::job::State;
 use crate::names::{Kind, Queue, WorkerName};
@@ -574,6 +577,20 @@ fn red() -> Vec<Row> {
             "waits longer than 1m 00s",
         ),
         (
+            "a made-up worker, in a share",
+            TierFacts {
+                workers: tier()
+                    .workers
+                    .into_iter()
+                    .chain([worker("simulated-inactive", "r2", W::Inactive)])
+                    .collect(),
+                ..tier()
+            },
+            |ask| ask.min_active = MinActive::Percent(50),
+            Fail,
+            "3/4 active on r2; simulated-inactive",
+        ),
+        (
             "a made-up worker, beyond a number",
             TierFacts {
                 workers: tier()
@@ -689,4 +706,171 @@ fn only_an_unmanaged_tier_has_a_release_that_goes_without_saying() {
     assert_eq!(implied(None), Some(Release::default()));
     assert_eq!(implied(Some(&activation("default", 1))), Some(Release::default()));
     assert_eq!(implied(Some(&activation("r2", 1))), None);
+}
+
+/// Why is nothing running? What blocks, and the command that helps.
+#[test]
+fn the_doctor_names_what_blocks_first_and_what_to_do() {
+    let nobody = |facts: TierFacts| TierFacts { activation: None, history: Vec::new(), ..facts };
+    let waits = || vec![backlog(s(40))];
+    let held = |until| {
+        let by = Actor { who: "ada@here".into(), reason: Some("INC-4711".into()) };
+        let held = vec![Held { queue: Queue::default(), by, until }];
+        TierFacts { held, ..jobs(tier(), waits()) }
+    };
+    let busy = |f: &mut Presence| (f.busy, f.progress_age) = (8, Some(HOUR));
+    let skewed = third(|f| (f.clock, f.host) = (NOW.plus(s(600)), "web-3".into()));
+    let on_memory = || {
+        let mut facts = tier();
+        facts.about.durability = Durability::Memory;
+        facts
+    };
+    type Case = (&'static str, TierFacts, bool, &'static str, &'static str, &'static str);
+    let cases: Vec<Case> = vec![
+        ("all is well", tier(), false, "", "", ""),
+        (
+            "nothing was activated",
+            nobody(jobs(tier(), waits())),
+            true,
+            "activation",
+            "812 jobs wait",
+            "sluicegate activate r1",
+        ),
+        (
+            "nobody ever came",
+            nobody(jobs(workers(Vec::new()), waits())),
+            true,
+            "activation",
+            "no worker without a release",
+            "sluicegate work",
+        ),
+        (
+            "an empty tier is not ill",
+            nobody(workers(Vec::new())),
+            false,
+            "activation",
+            "nothing is active",
+            "sluicegate work",
+        ),
+        (
+            "nobody of the active release lives",
+            jobs(workers(vec![worker("o", "r1", W::Inactive)]), waits()),
+            true,
+            "workers",
+            "workers of `r1` stand by",
+            "sluicegate activate r1",
+        ),
+        (
+            "nobody lives at all",
+            jobs(workers(Vec::new()), waits()),
+            true,
+            "workers",
+            "no worker of the active release `r2`",
+            "sluicegate work --release r2",
+        ),
+        (
+            "all of them are quiet",
+            jobs(all(quiet), waits()),
+            true,
+            "tier:active",
+            "told to be quiet by ada@here",
+            "",
+        ),
+        ("a hook failed", third(hook), true, "hooks:integrity", "bin/register: exit 127", ""),
+        (
+            "paused for good",
+            held(None),
+            true,
+            "pauses",
+            "paused by ada@here (INC-4711), until somebody resumes it; 812 jobs",
+            "sluicegate queue resume default",
+        ),
+        (
+            "paused for a while",
+            held(Some(NOW.plus(s(60)))),
+            false,
+            "pauses",
+            "until 2026-01-10T09:15:05.000Z",
+            "sluicegate queue resume default",
+        ),
+        (
+            "a full house",
+            jobs(all(busy), waits()),
+            false,
+            "slots",
+            "all 24 slots are busy, and 812 jobs wait",
+            "sluicegate job list --state running",
+        ),
+        (
+            "a kind that nobody knows",
+            jobs(tier(), vec![queue("default", "x", &[(State::Available, 1)], Some(s(1)))]),
+            true,
+            "kinds:known",
+            "kind `x`",
+            "sluicegate job list --kind x",
+        ),
+        (
+            "a clock that is off",
+            skewed,
+            false,
+            "clocks",
+            "w-3: the clock of web-3 is off by 10m 01s",
+            "chronyc",
+        ),
+        ("a full disk", full_disk(), true, "store", "disk full", ""),
+        ("a store in memory", on_memory(), false, "settings", "survives: memory", "redis-cli"),
+        (
+            "one was killed",
+            workers(vec![worker("w-1", "r2", W::Active), silent(worker("w-2", "r2", W::Active), s(10))]),
+            true,
+            "worker:presence",
+            "vanished",
+            "",
+        ),
+    ];
+    for (name, facts, ill, check, output, fix) in cases {
+        let findings = diagnose(&facts);
+        assert_eq!(is_ill(&findings), ill, "{name}: {findings:#?}");
+        let first = findings.iter().find(|finding| check.is_empty() || finding.check == check).unwrap();
+        assert!(first.output.contains(output), "{name}: {first:?}");
+        assert!(first.fix.clone().unwrap_or_default().contains(fix), "{name}: {first:?}");
+        assert_eq!(findings[0].status == Status::Fail, ill, "{name}: what blocks comes first: {findings:#?}");
+        assert!(
+            !ill || check
+                == findings.iter().find(|f| f.check == check && f.status == Status::Fail).unwrap().check,
+            "{name}"
+        );
+        if check.is_empty() {
+            assert!(findings.iter().all(|finding| finding.status == Status::Pass), "{findings:#?}");
+        }
+    }
+}
+
+#[test]
+fn every_simulated_illness_is_red_whatever_is_required_and_takes_no_job() {
+    for illness in [Illness::Inactive, Illness::Stuck, Illness::NoClaims] {
+        let simulation = Simulation::new(illness, &activation("r2", 42)).unwrap();
+        let presence = simulation.presence();
+        assert!(presence.kinds.is_empty() && presence.queues == Some(Vec::new()));
+        let sick = Seen { presence: presence.clone(), at: NOW, age: s(0), since: NOW };
+        let facts =
+            TierFacts { workers: tier().workers.into_iter().chain([sick.clone()]).collect(), ..tier() };
+        for least in [MinActive::Count(1), MinActive::Percent(10), MinActive::Percent(100)] {
+            let verdict = judge(&GateAsk { min_active: least, ..GateAsk::new(release("r2")) }, &facts);
+            assert_eq!(
+                (verdict.decision, verdict.terminal),
+                (Fail, true),
+                "{illness} {least}: {}",
+                verdict.output
+            );
+            assert!(verdict.output.contains(&format!("simulated-{illness}")), "{}", verdict.output);
+        }
+        // Killed, it leaves nothing behind; and it is nobody who could take over.
+        let gone = TierFacts {
+            workers: tier().workers.into_iter().chain([silent(sick, s(10))]).collect(),
+            ..tier()
+        };
+        assert_eq!(judge(&GateAsk::new(release("r2")), &gone).decision, Pass);
+        assert_eq!(rules::proven(&facts, &release("r2")).count(), 3);
+    }
 }

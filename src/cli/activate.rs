@@ -13,6 +13,7 @@ use crate::clock::{human, parse_duration};
 use crate::health::tier::TierFacts;
 use crate::names::{Release, escaped};
 use crate::release::activate::{Arrival, Plan, Refusal, Step, Wish, arrived, carry_out, plan};
+use crate::store::ErrorKind;
 
 /// The least that a provisional activation may last: a worker needs a poll to hear of it, and a person to commit it.
 const LEAST: Duration = Duration::from_secs(1);
@@ -67,7 +68,16 @@ fn wish(args: &Activate) -> Result<Wish, CliError> {
 fn refusal_error(ctx: &Context, wish: &Wish, refusal: Refusal) -> CliError {
     let message = format!("nothing was changed: {refusal}");
     let (exit, hint) = match refusal {
-        Refusal::Store(error) => return error.into(),
+        Refusal::Store(error) => {
+            let unknown = error.kind == ErrorKind::Timeout;
+            let error = CliError::from(error);
+            return match unknown {
+                true => {
+                    error.hint(format!("whether it was done is not known: `{} status` tells", ctx.program))
+                }
+                false => error,
+            };
+        }
         Refusal::Raced { .. } => (Exit::Conflict, format!("see what happened: `{} events`", ctx.program)),
         Refusal::NothingToConfirm { .. } => {
             (Exit::Conflict, format!("see what happened: `{} events`", ctx.program))

@@ -23,7 +23,7 @@ use crate::store::Store;
 /// Between two looks; a wake-up of the store makes it shorter, and never shorter than [`PAUSE`].
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Wake-ups of a busy tier come without end.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(ctx: &Context, command: GateCommand) -> CliResult {
     match command {

@@ -10,8 +10,9 @@ use super::exit::Exit;
 use super::queue;
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::{Timestamp, human};
+use crate::health::tier::{GateAsk, look};
 use crate::job::State;
-use crate::names::{DEFAULT_RELEASE, Release};
+use crate::names::{DEFAULT_RELEASE, Release, escaped};
 use crate::store::{Census, Seen};
 
 pub(super) async fn run(ctx: &Context) -> CliResult {
@@ -20,10 +21,13 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
     let (activation, workers, census) =
         (store.activation(&tier).await?, store.workers(&tier).await?, store.census(&tier).await?);
     let trouble = trouble(&workers, &census);
+    let active = activation.as_ref().map_or_else(Release::default, |current| current.release.clone());
+    let verdict = look(&*store, &tier, &GateAsk::new(active)).await;
     if !ctx.out.is_for_people() {
         let workers: Vec<_> =
             workers.iter().map(|seen| json!({ "worker": seen, "stale": seen.is_stale() })).collect();
-        ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble }))?;
+        ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble,
+            "verdict": verdict.decision, "output": verdict.output }))?;
         return Ok(Exit::Ok);
     }
     let out = &ctx.out;
@@ -34,6 +38,7 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
     ))?;
     out.line(format!("store      {}   {}, survives: {}", about.location, about.detail, about.durability))?;
     out.line(format!("activation {}", activation_line(activation.as_ref(), census.now)))?;
+    out.line(escaped(&format!("gate       {}: {}", verdict.decision.as_str(), verdict.output)))?;
     out.line("")?;
     workers_table(ctx, &workers)?;
     out.line("")?;

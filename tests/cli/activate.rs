@@ -1,8 +1,12 @@
 //! `activate` and `events`: a tier is switched by hand.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use sluicegate::activation::WorkerState as W;
+use sluicegate::health::tier::ledger_tail;
 use sluicegate::names::Tier;
+use sluicegate::store::Actor;
 
 use super::hands::{Hand, flip, store};
 use super::sandbox::Sandbox;
@@ -139,6 +143,32 @@ async fn a_provisional_one_shows_how_it_stands_and_is_committed_at_its_generatio
     followed.line("r2 → r1, generation 3");
 }
 
+/// The seam reads forward only, so the end of a long ledger is searched for.
+async fn the_end_of_a_long_ledger_is_found(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let (store, tier) = (store(&sandbox).await, Tier::default());
+    let by = Actor { who: "ada@here".into(), reason: None };
+    let mut length = 0;
+    for wanted in [0_u64, 1, 2, 499, 500, 501, 1_000, 1_203] {
+        let mut appends = tokio::task::JoinSet::new();
+        for _ in length..wanted {
+            let (store, tier, by) = (Arc::clone(&store), tier.clone(), by.clone());
+            appends.spawn(async move { store.append(&tier, "note", &by, "text").await.map(drop) });
+        }
+        appends.join_all().await.into_iter().collect::<Result<(), _>>().unwrap();
+        length = wanted;
+        for most in [1_u64, 3, 700] {
+            let seqs: Vec<u64> =
+                ledger_tail(&*store, &tier, most).await.unwrap().iter().map(|entry| entry.seq).collect();
+            let expected: Vec<u64> = (wanted.saturating_sub(most) + 1..=wanted).collect();
+            assert_eq!(seqs, expected, "{most} of {wanted}");
+        }
+    }
+    let json = sandbox.run(&["events", "--limit", "2", "-o", "jsonl"]).exits(0);
+    assert_eq!(json.out.lines().count(), 2, "{json:?}");
+    assert!(json.out.contains("\"seq\":1203"), "{json:?}");
+}
+
 /// The same with real workers: nobody confirms, and the way back takes over by itself.
 fn what_nobody_confirms_reverts_by_itself(engine: Engine) {
     let sandbox = Sandbox::on(engine);
@@ -159,7 +189,8 @@ on_both! {
         it_waits_until_a_worker_is_active_and_says_how_long_that_took
         what_nobody_proved_is_refused_and_nothing_is_changed
         a_script_names_the_generation_it_expects
-        a_provisional_one_shows_how_it_stands_and_is_committed_at_its_generation;
+        a_provisional_one_shows_how_it_stands_and_is_committed_at_its_generation
+        the_end_of_a_long_ledger_is_found;
     #[test] fn:
         what_nobody_confirms_reverts_by_itself;
 }

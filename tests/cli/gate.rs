@@ -1,5 +1,7 @@
 //! `gate` as pipelines meet it: lines, exit codes, and what CI shows of a verdict.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sluicegate::activation::WorkerState as W;
 
@@ -72,7 +74,7 @@ async fn a_hook_that_fails_ends_a_wait_and_so_does_another_activation(engine: En
     let sandbox = Sandbox::on(engine);
     let store = store(&sandbox).await;
     let mut one = Hand::join(&store, "w-1", "r1", W::Starting).await;
-    one.says.state_age = std::time::Duration::ZERO;
+    one.says.state_age = Duration::ZERO;
     one.beat().await;
     flip(&*store, None, "r1").await;
     let wait = || sandbox.start(&["gate", "wait", "--release", "r1", "--timeout", "60s"]);
@@ -107,6 +109,22 @@ async fn a_wait_ends_with_124_when_nothing_is_decided_and_with_3_when_it_is_bad(
     let json = sandbox.run(&[&wait[..], &["--json"]].concat()).exits(3).json();
     assert_eq!((&json["verdict"], &json["terminal"]), (&json!("fail"), &json!(false)), "{json}");
     assert!(json["deadline"].is_string(), "{json}");
+}
+
+/// Nobody tells of a process that was stopped or killed: it says nothing for three beats.
+async fn a_worker_that_falls_silent_is_red_within_ten_seconds_until_it_goes_on(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let store = store(&sandbox).await;
+    flip(&*store, None, "r1").await;
+    let one = Hand::join(&store, "w-1", "r1", W::Active).await;
+    let said = std::time::Instant::now();
+    sandbox.run(&CHECK).exits(0);
+    let red = std::iter::repeat_with(|| sandbox.run(&CHECK)).find(|run| run.code != 0).unwrap().exits(3);
+    let after = said.elapsed();
+    assert!(red.out.contains("w-1: vanished while active and did not say goodbye"), "{red:?}");
+    assert!(after > Duration::from_secs(8) && after < Duration::from_secs(11), "{after:?}");
+    one.beat().await;
+    sandbox.run(&CHECK).exits(0);
 }
 
 async fn what_ci_shows(engine: Engine) {
@@ -166,6 +184,7 @@ on_both! {
         a_wait_begun_before_the_workers_ends_with_a_pass
         a_hook_that_fails_ends_a_wait_and_so_does_another_activation
         a_wait_ends_with_124_when_nothing_is_decided_and_with_3_when_it_is_bad
+        a_worker_that_falls_silent_is_red_within_ten_seconds_until_it_goes_on
         what_ci_shows
         an_explanation_lists_members_thresholds_and_values;
 }

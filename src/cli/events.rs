@@ -6,7 +6,8 @@ use super::args::Events;
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
-use crate::health::tier::ledger_tail;
+use crate::activation::Mode;
+use crate::health::tier::{Change, ledger_tail};
 use crate::names::escaped;
 use crate::store::{LedgerEntry, MAX_BATCH};
 
@@ -24,13 +25,15 @@ pub(super) async fn run(ctx: &Context, args: Events) -> CliResult {
         return Ok(Exit::Ok);
     }
     entries.iter().try_for_each(|entry| line(ctx, entry))?;
-    while args.follow {
+    if !args.follow {
+        return Ok(Exit::Ok);
+    }
+    loop {
         wake.woken(LOOK_EVERY).await;
         let entries = store.ledger(&tier, after, MAX_BATCH).await?;
         after = entries.last().map_or(after, |entry| entry.seq);
         entries.iter().try_for_each(|entry| line(ctx, entry))?;
     }
-    Ok(Exit::Ok)
 }
 
 /// The detail as JSON, where it is some.
@@ -60,12 +63,8 @@ fn line(ctx: &Context, entry: &LedgerEntry) -> Result<(), CliError> {
 
 /// What happened, in words; as it was written where there are none.
 fn what(entry: &LedgerEntry) -> String {
-    let detail: serde_json::Value = serde_json::from_str(&entry.detail).unwrap_or_default();
-    let release = |which: &str| detail[which]["release"].as_str().unwrap_or("nothing").to_owned();
-    if !entry.event.starts_with("activation.") {
-        return entry.detail.clone();
-    }
-    let to = &detail["to"];
-    let mode = to["mode"].as_str().unwrap_or_default();
-    format!("{} → {}, generation {}, {mode}", release("from"), release("to"), to["generation"])
+    let Some(change) = Change::read(entry) else { return entry.detail.clone() };
+    let from = change.from.as_ref().map_or("nothing", |from| from.release.as_str());
+    let mode = if change.to.mode == Mode::Committed { "committed" } else { "provisional" };
+    format!("{from} → {}, generation {}, {mode}", change.to.release, change.to.generation)
 }

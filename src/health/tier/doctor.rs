@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::rules::{GateAsk, PROGRESS, judge, names, proven};
-use super::{Held, TierFacts};
+use super::crew::names;
+use super::rules::{PROGRESS, judge, proven};
+use super::{GateAsk, Held, TierFacts};
 use crate::activation::WorkerState;
 use crate::clock::human;
 use crate::health::Status;

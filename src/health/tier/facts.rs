@@ -63,7 +63,9 @@ pub struct Change {
 }
 
 impl Change {
-    fn read(entry: LedgerEntry) -> Option<Self> {
+    /// From a line of the ledger, if it tells of one.
+    #[must_use]
+    pub fn read(entry: &LedgerEntry) -> Option<Self> {
         #[derive(Deserialize)]
         struct Detail {
             from: Option<Activation>,
@@ -73,7 +75,7 @@ impl Change {
             return None;
         }
         let Detail { from, to } = serde_json::from_str(&entry.detail).ok()?;
-        Some(Self { from, to, by: entry.by, at: entry.at, event: entry.event })
+        Some(Self { from, to, by: entry.by.clone(), at: entry.at, event: entry.event.clone() })
     }
 }
 
@@ -124,7 +126,7 @@ async fn held(_: &dyn Store, _: &Tier) -> Result<Vec<Held>, StoreError> {
 /// The last changes of the activation, newest first.
 async fn history(store: &dyn Store, tier: &Tier) -> Result<Vec<Change>, StoreError> {
     let mut changes: Vec<Change> =
-        ledger_tail(store, tier, LOOK_BACK).await?.into_iter().filter_map(Change::read).collect();
+        ledger_tail(store, tier, LOOK_BACK).await?.iter().filter_map(Change::read).collect();
     changes.reverse();
     Ok(changes)
 }

@@ -1,7 +1,7 @@
 //! The verdict on a tier and a release: *may this release be left alone with the work?* Asked by pipelines
 //! (`gate check`, `GET /v1/gate`), by `gate wait`, and by whoever is woken.
 //!
-//! [`facts`] are gathered from the store, so the tier is judged by what its workers told and did and not by one of their
+//! [`ask`] is the question. [`facts`] are gathered from the store, so the tier is judged by what its workers told and did and not by one of their
 //! probes; [`rules`] judge them purely; a [`verdict`] is a value; [`wait`] says when a verdict ends a wait; [`doctor`]
 //! answers "why is nothing running?" from the same facts.
 //!
@@ -17,6 +17,9 @@
 //! are there are required, stale ones too, until others take their place ([`rules::LOST`]). So a killed worker is red
 //! within three beats, and a crashed container that comes back under another name does not keep its tier red.
 
+pub mod ask;
+mod checks;
+mod crew;
 pub mod doctor;
 pub mod facts;
 pub mod rules;
@@ -26,8 +29,9 @@ mod tests;
 pub mod verdict;
 pub mod wait;
 
+pub use ask::{GateAsk, MinActive};
 pub use facts::{Change, Held, TierFacts, ledger_tail};
-pub use rules::{GateAsk, MinActive, judge};
+pub use rules::judge;
 pub use verdict::{Decision, TierCheck, TierVerdict};
 
 use crate::activation::Activation;

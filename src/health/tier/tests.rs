@@ -1,5 +1,7 @@
 //! The table of cases. Every row is one thing that happens to a tier, with the verdict that a pipeline must get.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use super::doctor::{diagnose, is_ill};

@@ -17,7 +17,7 @@ use sluicegate::activation::WorkerState;
 use sluicegate::ids::Nonce;
 use sluicegate::names::{Release, Tier, WorkerName};
 use sluicegate::store::observed::Observed;
-use sluicegate::store::{Actor, Claim, ClaimAsk, PageAsk, Settle, Store, Verdict};
+use sluicegate::store::{Actor, Claim, ClaimAsk, Lane, PageAsk, Settle, Store, Verdict};
 use sluicegate::worker::{Options, Registry, Worker};
 use sluicegate::{Client, Context, Handler, Job, JobResult, NewJob, Outcome};
 
@@ -213,6 +213,7 @@ async fn raw(store: &Arc<dyn Store>, jobs: usize, at_a_time: usize) -> Result<f6
             let incarnation = Nonce::new();
             while left.load(Relaxed) > 0 {
                 let ask = ClaimAsk {
+                    lane: Lane::Jobs,
                     tier: tier.clone(),
                     worker: WorkerName::new(&format!("raw-{n}"))?,
                     incarnation,

@@ -69,6 +69,7 @@ impl Rival {
 
     fn ask(&self, max: usize) -> ClaimAsk {
         ClaimAsk {
+            lane: Lane::Jobs,
             tier: self.tier.clone(),
             worker: self.name.clone(),
             incarnation: self.incarnation,

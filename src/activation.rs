@@ -12,7 +12,7 @@ use crate::names::Release;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerState {
-    /// Up, not yet registered.
+    /// Up, not yet proven: it registers, and a canary of its own must come back through the store.
     Starting,
     /// Up, warm, proven, not allowed to claim.
     Inactive,
@@ -46,7 +46,7 @@ impl WorkerState {
         use WorkerState as W;
         matches!(
             (self, next),
-            (W::Starting, W::Inactive | W::Stopping | W::Stopped)
+            (W::Starting, W::Inactive | W::Quiet | W::Stopping | W::Stopped)
                 | (W::Inactive, W::Active | W::Quiet | W::Stopping)
                 | (W::Active, W::Inactive | W::Quiet | W::Stopping)
                 | (W::Quiet, W::Inactive | W::Active | W::Stopping)

@@ -136,6 +136,9 @@ pub(super) enum Command {
     Queue(QueueCommand),
     /// What was done to the tier, by whom and why
     Events(Events),
+    /// See workers, and tell them what to do
+    #[command(subcommand)]
+    Worker(WorkerCommand),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -314,6 +317,77 @@ pub(super) enum QueueCommand {
         /// The queue
         queue: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WorkerCommand {
+    /// List workers with their state, and why they are in it
+    #[command(visible_alias = "ls")]
+    List,
+    /// Everything about one worker
+    Show {
+        /// The worker
+        worker: String,
+    },
+    /// Stop claiming for a while; what runs goes on
+    Quiet(QuietArgs),
+    /// Claim again
+    Resume(ResumeArgs),
+    /// Stop a worker: it finishes what runs, and gives the rest back
+    Stop(StopArgs),
+    /// The jobs that a worker runs now
+    Dump {
+        /// The worker
+        worker: String,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct WhichWorkers {
+    /// The worker
+    pub(super) worker: Option<String>,
+    /// All of the tier, also those that come later
+    #[arg(long, conflicts_with_all = ["worker", "release"])]
+    pub(super) all: bool,
+    /// All of a release, also those that come later
+    #[arg(long, value_name = "R", conflicts_with = "worker")]
+    pub(super) release: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct ResumeArgs {
+    #[command(flatten)]
+    pub(super) which: WhichWorkers,
+    /// Why, for the ledger
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct QuietArgs {
+    #[command(flatten)]
+    pub(super) which: WhichWorkers,
+    /// For how long; after that they claim again by themselves
+    #[arg(long = "for", value_name = "DUR", default_value = "30m")]
+    pub(super) span: String,
+    /// Until somebody resumes them; health warns of it
+    #[arg(long, conflicts_with = "span")]
+    pub(super) indefinitely: bool,
+    /// Why; shown wherever the worker is shown
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only say what would happen
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct StopArgs {
+    /// The worker
+    pub(super) worker: String,
+    /// Why, for the ledger
+    #[arg(long)]
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

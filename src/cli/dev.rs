@@ -105,7 +105,7 @@ async fn everything(
     let store = ctx.store(config).await?;
     store.probe(&config.tier()).await?;
     ok(ctx, "store", &store.about().detail)?;
-    let worker = start_worker(config, registry, Arc::clone(&store)).await?;
+    let worker = start_worker(config, registry, Arc::clone(&store), &health).await?;
     let name = worker.facts().map(|facts| facts.presence.worker.to_string()).unwrap_or_default();
     let shutdown = CancellationToken::new();
     let probes = http::serve_health(health, Arc::new(worker.clone()), shutdown.clone())?;
@@ -140,8 +140,9 @@ async fn start_worker(
     config: &Config,
     registry: Registry,
     store: Arc<dyn Store>,
+    probes: &TcpListener,
 ) -> Result<Worker, CliError> {
-    let mut options = work::options(config);
+    let mut options = work::options(config, probes);
     if config.worker_name().is_none() {
         // Always the same name: after a crash the next start takes over at once what the last one held.
         options.name = WorkerName::new("dev").map_err(CliError::usage)?;

@@ -25,6 +25,7 @@ mod status;
 mod story;
 mod wait;
 mod work;
+mod worker_cmd;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -144,6 +145,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Queue(QueueCommand::Show { queue }) => {
             ctx.block_on(async move |ctx| queue::show(ctx, queue).await)
         }
+        Command::Worker(command) => ctx.block_on(async move |ctx| worker_cmd::run(ctx, command).await),
         Command::Config(ConfigCommand::Show { origin }) => config_cmd::show(&mut ctx, origin),
         Command::Config(ConfigCommand::Validate) => config_cmd::validate(&mut ctx),
         Command::Config(ConfigCommand::Docs { section }) => config_cmd::docs(&ctx, section.as_deref()),

@@ -31,6 +31,8 @@ pub enum Takes {
     Address,
     /// A path.
     Path,
+    /// A program and its arguments, separated by spaces.
+    Command,
     /// `true` or `false`.
     Switch,
     /// One of these.
@@ -115,6 +117,18 @@ pub const KEYS: &[Key] = &[
         "how long a job stays with a worker that says nothing; renewed about four times in it",
     ),
     key(
+        "worker.activation_hook",
+        Takes::Command,
+        None,
+        "a command that must succeed before this worker's first claim: run with SLUICEGATE_PHASE=rehearse at the start and =activate once its release is active; no shell",
+    ),
+    key(
+        "worker.activation_hook_timeout",
+        Takes::Span(SECOND, HOUR),
+        Some("10s"),
+        "how long it may take before it is killed and has failed",
+    ),
+    key(
         "api.listen",
         Takes::Address,
         Some("127.0.0.1:7434"),
@@ -173,6 +187,7 @@ impl Key {
             Takes::Span(least, most) => format!("a duration from {} to {}", span(least), span(most)),
             Takes::Address => "an address and port such as `127.0.0.1:7434`".into(),
             Takes::Path => "a path".into(),
+            Takes::Command => "a program and its arguments, separated by spaces".into(),
             Takes::Switch => "`true` or `false`".into(),
             Takes::OneOf(words) => format!("one of {}", words.join(", ")),
         }
@@ -196,6 +211,7 @@ impl Key {
             }
             Takes::Address => text.parse::<SocketAddr>().is_ok(),
             Takes::Path => !text.is_empty() && !text.contains('\0'),
+            Takes::Command => !text.trim().is_empty() && !text.contains('\0'),
             Takes::Switch => matches!(text, "true" | "false"),
             Takes::OneOf(words) => words.contains(&text),
         };

@@ -310,7 +310,14 @@ impl Config {
         self.parsed(path, |text| parse_duration(text).ok()).unwrap_or_default()
     }
 
-    /// `api.listen`
+    /// `worker.activation_hook`, and how long it may take.
+    #[must_use]
+    pub fn activation_hook(&self) -> Option<(Vec<String>, Duration)> {
+        let command = self.text("worker.activation_hook")?.split_whitespace().map(str::to_owned).collect();
+        Some((command, self.span("worker.activation_hook_timeout")))
+    }
+
+    /// `api.listen`.
     #[must_use]
     pub fn api_listen(&self) -> SocketAddr {
         self.parsed("api.listen", |text| text.parse().ok())

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::{Activation, Mode};
 use crate::clock::Timestamp;
-use crate::names::Release;
+use crate::names::{Queue, Release};
 
 /// Who acts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub enum Space {
     Control,
     /// Drains.
     Drain,
+    /// What the handlers of canary jobs prove.
+    Receipt,
 }
 
 impl Space {
@@ -68,6 +70,7 @@ impl Space {
             Self::Deploy => "deploy",
             Self::Control => "control",
             Self::Drain => "drain",
+            Self::Receipt => "receipt",
         }
     }
 }
@@ -108,4 +111,25 @@ pub struct LedgerEntry {
     pub by: Actor,
     /// More, as JSON text.
     pub detail: String,
+}
+
+/// How long a queue is to be paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pause {
+    /// So long from now (store time), then it lapses by itself; `None`: until somebody resumes it.
+    pub for_: Option<Duration>,
+}
+
+/// A queue that is paused: no claim takes its jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// The queue.
+    pub queue: Queue,
+    /// Who paused it, and why.
+    pub by: Actor,
+    /// Since when (store time).
+    pub at: Timestamp,
+    /// When it lapses by itself (store time); `None`: not before somebody resumes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }

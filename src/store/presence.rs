@@ -217,6 +217,10 @@ pub enum Beat {
     Ok {
         /// The store's time.
         now: Timestamp,
+        /// The revision of what operators set in the tier: another number than at the last beat says that a record of
+        /// [`Space::Control`](super::Space::Control) was written or deleted, or a queue paused or resumed, since then. 0
+        /// before the first of them.
+        control: u64,
     },
     /// Another process registered under this name.
     Superseded,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::state::Core;
-use crate::activation::{Activation, WorkerState};
+use super::state::{Core, lock};
+use crate::activation::Activation;
 use crate::clock;
 use crate::store::Presence;
 
@@ -31,7 +31,10 @@ pub struct Facts {
 
 pub(super) fn gather(core: &Core) -> Facts {
     let now_ms = core.now_ms();
-    let (state, reason, state_age) = core.status();
+    let standing = core.status();
+    let now = clock::instant();
+    let failing =
+        lock(&core.outcomes).iter().filter_map(|(kind, baseline)| baseline.failing(kind, now)).collect();
     let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let presence = Presence {
         worker: core.options.name.clone(),
@@ -40,13 +43,13 @@ pub(super) fn gather(core: &Core) -> Facts {
         pid: std::process::id(),
         release: core.release.clone(),
         capability: core.capability.clone(),
-        artifact: None,
-        joining: state == WorkerState::Starting,
-        state,
-        state_age,
-        reason,
-        fault: None,
-        quiet: None,
+        artifact: core.options.artifact.get().cloned(),
+        joining: false,
+        state: standing.state,
+        state_age: standing.age,
+        reason: standing.reason,
+        fault: standing.fault,
+        quiet: standing.quiet,
         generation: core.generation.load(Relaxed),
         kinds: core.versions.clone(),
         queues: core.options.queues.clone(),
@@ -56,25 +59,31 @@ pub(super) fn gather(core: &Core) -> Facts {
         ticks: core.ticks.load(Relaxed),
         claim_age: core.claim_age(now_ms),
         progress_age: core.progress_at.age(now_ms),
-        canary_age: None,
-        canary_error: None,
-        stalled: None,
+        canary_age: core.canary_at.age(now_ms),
+        canary_error: core.canaries.error(),
+        stalled: stalled(core, now_ms),
         runtime_age: Duration::from_millis(now_ms.saturating_sub(core.runtime_tick.load(Relaxed))),
-        failing: Vec::new(),
+        failing,
         completed: core.completed.load(Relaxed),
         failed: core.failed.load(Relaxed),
-        restarts: 0,
-        health: None,
+        restarts: core.restarts.load(Relaxed),
+        health: core.options.health.clone(),
         clock: clock::wall(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Facts {
         presence,
         managed: core.options.release.is_some(),
-        activation: None,
+        activation: standing.activation,
         store_down: core.outage.down(),
         backlog: core.backlog.load(Relaxed),
         unsettled: core.unsettled.load(Relaxed),
         lost: core.lost.load(Relaxed),
     }
+}
+
+/// For how long jobs have been waiting while slots were free and none started.
+fn stalled(core: &Core, now_ms: u64) -> Option<Duration> {
+    let waiting = core.idle_backlog.age(now_ms)?;
+    Some(core.progress_at.age(now_ms).map_or(waiting, |progress| waiting.min(progress)))
 }

@@ -9,18 +9,24 @@
 //! - `settler`: reports that to the store
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
+//! - `canary`: proves the worker with jobs of its own, through the real path; `hook`: runs the activation hook
+//! - `obey`: what operators tell it through the store; `baseline`: whether a kind fails far above what is usual
 //! - `effects`: the durable record of side effects
 //! - `lease`, `state`, `status`, `outage`: what the parts share
 //! - `conductor`: starts the parts, and ends them in order
 //! - [`facts`]: what it knows of itself, for health and status
 
+mod baseline;
+mod canary;
 mod claimer;
 mod conductor;
 mod effects;
 mod executor;
 pub mod facts;
 mod heartbeat;
+pub mod hook;
 mod lease;
+mod obey;
 pub mod options;
 mod outage;
 mod outcome;
@@ -32,11 +38,13 @@ mod status;
 mod sweeper;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::activation::WorkerState;
-use crate::store::{Store, StoreError};
+use crate::store::{ErrorKind, Quiet, Store, StoreError};
 
 pub use facts::Facts;
+pub use hook::Hook;
 pub use options::Options;
 pub use registry::{KindInfo, Registry, RegistryError};
 use state::Core;
@@ -74,7 +82,10 @@ impl Worker {
         registry: Registry,
         options: Options,
     ) -> Result<Self, StoreError> {
-        let core = Arc::new(Core::new(store, &registry, options));
+        let place = store.about().location;
+        let core = Core::new(store, &registry, options)
+            .map_err(|error| StoreError::new("start", place, ErrorKind::Refused, error))?;
+        let core = Arc::new(core);
         heartbeat::register(&core).await?;
         conductor::start(&core)?;
         Ok(Self { core })
@@ -95,13 +106,14 @@ impl Worker {
         }
     }
 
-    /// Stops claiming until [`Worker::resume`], with the reason shown everywhere. What was claimed and has not begun is
-    /// given back at once; what runs goes on.
-    pub fn quiet(&self, reason: &str) {
-        self.core.quiet(reason);
+    /// Stops claiming for so long, or until [`Worker::resume`]; who and why is shown everywhere. What was claimed and has
+    /// not begun is given back at once; what runs goes on.
+    pub fn quiet(&self, owner: &str, reason: &str, span: Option<Duration>) {
+        let until = span.map(|span| self.core.store_now().plus(span));
+        self.core.quiet(Quiet { owner: owner.to_owned(), reason: reason.to_owned(), until });
     }
 
-    /// Claims again.
+    /// Claims again, unless an operator quieted it through the store.
     pub fn resume(&self) {
         self.core.resume();
     }
@@ -125,6 +137,6 @@ impl Worker {
     /// The jobs that run now, for a person: one line each.
     #[must_use]
     pub fn dump(&self) -> Vec<String> {
-        self.core.leases().iter().flat_map(|lease| lease.describe(self.core.now_ms())).collect()
+        self.core.dump()
     }
 }

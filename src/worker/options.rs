@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::hook::Hook;
 use crate::names::{MAX_NAME, Queue, Release, Tier, WorkerName};
 
 /// How a worker runs. `Default` is what `sluicegate work` does.
@@ -30,6 +32,14 @@ pub struct Options {
     pub presence_every: Duration,
     /// After its time-out and the cancellation, a job has this long to end by itself.
     pub cancel_grace: Duration,
+    /// How often the worker proves itself with a canary.
+    pub canary_every: Duration,
+    /// The activation hook, if there is one.
+    pub hook: Option<Hook>,
+    /// SHA-256 of the program, in hex, once somebody has read it.
+    pub artifact: Arc<OnceLock<String>>,
+    /// Where its probes listen, for others to find.
+    pub health: Option<String>,
     /// Settings per kind, from the configuration.
     pub settings: BTreeMap<String, serde_json::Value>,
 }
@@ -49,6 +59,7 @@ impl fmt::Debug for Options {
             .field("renew_every", renew_every)
             .field("presence_every", presence_every)
             .field("cancel_grace", &self.cancel_grace)
+            .field("hook", &self.hook)
             .field("settings", &self.settings.keys())
             .finish()
     }
@@ -67,6 +78,10 @@ impl Default for Options {
             renew_every: Duration::from_secs(4),
             presence_every: Duration::from_secs(3),
             cancel_grace: Duration::from_secs(5),
+            canary_every: Duration::from_secs(10),
+            hook: None,
+            artifact: Arc::default(),
+            health: None,
             settings: BTreeMap::new(),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::job::args::InvalidArgs;
 use crate::job::handler::{JobError, Shared};
 use crate::job::{Args, Context, Handler, JobResult};
 use crate::names::{BadName, Kind, Queue};
@@ -30,12 +31,30 @@ pub struct KindInfo {
     pub retry: RetryPolicy,
     /// Whether it runs on threads of its own.
     pub blocking: bool,
+    /// What its canaries run; `None` when it has none.
+    pub canary: Option<Args>,
 }
 
 /// One kind with its handler.
 pub(super) struct Entry {
     pub(super) info: KindInfo,
     pub(super) begin: Begin,
+}
+
+impl Entry {
+    pub(super) fn of<H: Handler>() -> Result<Self, RegistryError> {
+        let canary = H::canary().map(|payload| Args::of(&payload)).transpose()?;
+        let info = KindInfo {
+            kind: Kind::new(H::KIND)?,
+            queue: Queue::new(H::QUEUE)?,
+            version: H::VERSION,
+            timeout: H::timeout(),
+            retry: H::retry(),
+            blocking: H::BLOCKING,
+            canary,
+        };
+        Ok(Self { info, begin: begin::<H> })
+    }
 }
 
 impl fmt::Debug for Entry {
@@ -63,18 +82,11 @@ impl Registry {
     /// # Errors
     /// When its names are refused, or the kind is registered already.
     pub fn add<H: Handler>(&mut self) -> Result<&mut Self, RegistryError> {
-        let info = KindInfo {
-            kind: Kind::new(H::KIND)?,
-            queue: Queue::new(H::QUEUE)?,
-            version: H::VERSION,
-            timeout: H::timeout(),
-            retry: H::retry(),
-            blocking: H::BLOCKING,
-        };
-        if self.entries.contains_key(&info.kind) {
+        let entry = Entry::of::<H>()?;
+        if self.entries.contains_key(&entry.info.kind) {
             return Err(RegistryError::Twice(H::KIND.to_owned()));
         }
-        self.entries.insert(info.kind.clone(), Arc::new(Entry { info, begin: begin::<H> }));
+        self.entries.insert(entry.info.kind.clone(), Arc::new(entry));
         Ok(self)
     }
 
@@ -127,6 +139,9 @@ pub enum RegistryError {
     /// Its name is refused.
     #[error(transparent)]
     Name(#[from] BadName),
+    /// What its canaries run is no JSON, or too large.
+    #[error("its canary payload cannot be written: {0}")]
+    Canary(#[from] InvalidArgs),
     /// There is another of that name.
     #[error("kind `{0}` is registered twice: give one of the two another name")]
     Twice(String),

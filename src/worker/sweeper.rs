@@ -46,7 +46,7 @@ pub(super) async fn sweep(core: Arc<Core>) {
 
 fn ask(core: &Core) -> SweepAsk {
     // Only a worker that may claim un-parks: another one would hand jobs to releases that cannot run them.
-    let active = core.status().0 == WorkerState::Active;
+    let active = core.state_now() == WorkerState::Active;
     SweepAsk {
         tier: core.options.tier.clone(),
         capability: core.capability.clone(),

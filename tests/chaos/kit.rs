@@ -93,6 +93,14 @@ impl Ground {
         self.start("produce", jobs)
     }
 
+    /// The program itself, as a worker of a release.
+    pub(super) fn worker(&self, name: &str, release: &str) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+        command.args(["--store", &self.place.url(), "work", "--name", name, "--release", release]);
+        command.args(["--health-listen", "127.0.0.1:0"]).env("HOME", self.folder.path());
+        Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started"))
+    }
+
     fn start(&self, what: &str, last: &str) -> Process {
         let mut command = Command::new(program("ledger"));
         command.args([what, &self.place.url()]).arg(self.folder.path().join("ledger")).arg(last);

@@ -15,3 +15,4 @@ mod running;
 mod sandbox;
 mod settings;
 mod stores;
+mod workers;

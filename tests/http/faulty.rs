@@ -8,7 +8,7 @@ use sluicegate::JobId;
 use sluicegate::activation::Activation;
 use sluicegate::clock::Timestamp;
 use sluicegate::job::{JobRecord, NewJob};
-use sluicegate::names::Tier;
+use sluicegate::names::{Queue, Tier};
 use sluicegate::store::*;
 
 #[derive(Debug)]
@@ -95,6 +95,18 @@ impl Store for Faulty {
         _: Option<&str>,
         _: usize,
     ) -> Result<Vec<Record>, StoreError> {
+        unreachable!("not used by these tests")
+    }
+    async fn pause(
+        &self,
+        _: &Tier,
+        _: &Queue,
+        _: Option<Pause>,
+        _: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        unreachable!("not used by these tests")
+    }
+    async fn pauses(&self, _: &Tier) -> Result<Vec<Paused>, StoreError> {
         unreachable!("not used by these tests")
     }
     async fn append(&self, _: &Tier, _: &str, _: &Actor, _: &str) -> Result<u64, StoreError> {

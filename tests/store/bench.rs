@@ -302,6 +302,7 @@ impl Rig {
 
     pub(crate) fn ask(&self, hand: &Hand, max: usize) -> ClaimAsk {
         ClaimAsk {
+            lane: Lane::Jobs,
             tier: self.tier.clone(),
             worker: hand.name.clone(),
             incarnation: hand.incarnation,

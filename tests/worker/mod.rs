@@ -14,5 +14,7 @@ mod ends;
 mod faulty;
 mod jobs;
 mod leases;
+mod orders;
 mod outages;
+mod proof;
 mod releases;

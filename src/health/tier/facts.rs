@@ -117,10 +117,13 @@ impl TierFacts {
     }
 }
 
-/// The queues that are held back. The one place to ask the store for pauses, once it keeps them.
-#[expect(clippy::unused_async, reason = "pauses come from the store")]
-async fn held(_: &dyn Store, _: &Tier) -> Result<Vec<Held>, StoreError> {
-    Ok(Vec::new())
+/// The queues that are held back.
+async fn held(store: &dyn Store, tier: &Tier) -> Result<Vec<Held>, StoreError> {
+    let pauses = store.pauses(tier).await?;
+    Ok(pauses
+        .into_iter()
+        .map(|paused| Held { queue: paused.queue, by: paused.by, until: paused.until })
+        .collect())
 }
 
 /// The last changes of the activation, newest first.

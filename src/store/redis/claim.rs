@@ -26,7 +26,11 @@ impl RedisStore {
                 0 => return self.batch(ask, values).await.map_err(StoreError::after_a_part),
                 1 => {
                     let now = values.time()?;
-                    return Ok(Claim::NotActive { current: self.activation_from(&values.bytes()?)?, now });
+                    return Ok(Claim::NotActive {
+                        current: self.activation_from(&values.bytes()?)?,
+                        now,
+                        canaries: false,
+                    });
                 }
                 2 => return Ok(Claim::Superseded),
                 3 => {
@@ -109,7 +113,16 @@ impl RedisStore {
         }
         let until = now.plus(ask.lease);
         let suspect = suspect && !jobs.is_empty();
-        Ok(Claim::Active(Batch { generation, nonce: ask.nonce, now, until, jobs, suspect, more }))
+        Ok(Claim::Active(Batch {
+            generation,
+            nonce: ask.nonce,
+            now,
+            until,
+            jobs,
+            suspect,
+            more,
+            canaries: false,
+        }))
     }
 
     async fn claimed(&self, tier: &Tier, id: JobId, job: Stored) -> Result<Claimed, StoreError> {

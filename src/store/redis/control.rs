@@ -232,7 +232,7 @@ impl RedisStore {
                 if known == 1 && presence.joining {
                     self.take_over(tier, presence).await?;
                 }
-                Ok(Beat::Ok { now })
+                Ok(Beat::Ok { now, control: 0 })
             }
         }
     }

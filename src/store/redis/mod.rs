@@ -53,15 +53,15 @@ use self::streams::Streams;
 use self::wake::Wakes;
 use super::{
     About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Insert,
-    LedgerEntry, MAX_BATCH, Page, PageAsk, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space,
-    Store, StoreError, SweepAsk, Swept, Wake,
+    LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle,
+    Settled, Space, Store, StoreError, SweepAsk, Swept, Wake,
 };
 use crate::activation::Activation;
 use crate::clock::Timestamp;
 use crate::ids::{JobId, Nonce};
 use crate::job::{JobRecord, NewJob};
 use crate::location::RedisUrl;
-use crate::names::Tier;
+use crate::names::{Queue, Tier};
 
 /// How a server is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -228,6 +228,20 @@ impl Store for RedisStore {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         self.read_records(tier, space, after, limit.min(MAX_BATCH), None).await
+    }
+
+    async fn pause(
+        &self,
+        _: &Tier,
+        _: &Queue,
+        _: Option<Pause>,
+        _: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        Err(StoreError::new("pause a queue", "redis", ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn pauses(&self, _: &Tier) -> Result<Vec<Paused>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError> {

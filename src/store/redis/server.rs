@@ -152,9 +152,27 @@ impl Server {
         About { engine: "redis", location: place.to_owned(), detail, durability }
     }
 
-    /// Reads the settings and judges them.
+    /// Reads everything and judges it.
     pub(super) async fn judge(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
         let facts = read(link, op).await?;
+        self.judge_facts(link, op, facts)
+    }
+
+    /// Reads again what may have changed. A server that became a replica says so to every write; how many replicas it has is
+    /// asked only if somebody wants to know.
+    async fn judge_again(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
+        let known = self.known().facts.clone();
+        let asks_for_replicas = matches!(self.options.durability, Some(Durability::Replica(_)));
+        if known.appendfsync.is_none() || asks_for_replicas {
+            return self.judge(link, op).await;
+        }
+        match settings(link, op, known).await? {
+            Some(facts) => self.judge_facts(link, op, facts),
+            None => self.judge(link, op).await,
+        }
+    }
+
+    fn judge_facts(&self, link: &Link, op: &'static str, facts: Facts) -> Result<(), StoreError> {
         let risk = facts.risk(self.options);
         let mut known = self.known();
         known.facts = facts;
@@ -184,7 +202,7 @@ impl Server {
             return self.must_be_safe(link.place());
         }
         // Whatever becomes of this question, nothing was changed by it.
-        self.judge(link, op).await.map_err(|error| match error.kind {
+        self.judge_again(link, op).await.map_err(|error| match error.kind {
             ErrorKind::Timeout => StoreError { kind: ErrorKind::Unavailable, ..error },
             _ => error,
         })
@@ -201,6 +219,7 @@ impl Server {
     }
 }
 
+/// Everything, in two calls. Managed servers do not allow CONFIG: then the fsync policy is unknown, and counts as the worse one.
 async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
     let info = link.command(op, Lane::Beat, &redis::cmd("INFO")).await?;
     let text = match info {
@@ -215,7 +234,7 @@ async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
             .trim()
             .to_owned()
     };
-    let mut facts = Facts {
+    let facts = Facts {
         version: field("redis_version"),
         valkey: field("server_name") == "valkey",
         role: field("role"),
@@ -225,20 +244,36 @@ async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
         policy: Some(field("maxmemory_policy")).filter(|policy| !policy.is_empty()),
         appendfsync: None,
     };
-    // Managed servers do not allow CONFIG. Then the fsync policy is unknown, and counts as the worse one.
+    Ok(settings(link, op, facts.clone()).await?.unwrap_or(facts))
+}
+
+/// The facts with those settings that may change while it runs, in one call; `None` where CONFIG is not allowed.
+async fn settings(link: &Link, op: &'static str, known: Facts) -> Result<Option<Facts>, StoreError> {
     let mut ask = redis::cmd("CONFIG");
-    ask.arg("GET").arg("appendfsync");
-    match link.command(op, Lane::Beat, &ask).await {
-        Ok(redis::Value::Array(values)) => {
-            if let Some(redis::Value::BulkString(fsync)) = values.into_iter().nth(1) {
-                facts.appendfsync = String::from_utf8(fsync).ok();
-            }
-        }
-        Ok(_) => {}
+    ask.arg("GET").arg(&["appendfsync", "appendonly", "maxmemory-policy"]);
+    let values = match link.command(op, Lane::Beat, &ask).await {
+        Ok(redis::Value::Array(values)) => values,
+        Ok(_) => return Ok(None),
         Err(error) if error.is_transient() => return Err(error),
-        Err(error) => tracing::debug!(%error, "the fsync policy of Redis is not known"),
-    }
-    Ok(facts)
+        Err(error) => {
+            tracing::debug!(%error, "the fsync policy of Redis is not known");
+            return Ok(None);
+        }
+    };
+    let texts: Vec<String> =
+        values.iter().filter_map(|value| redis::from_redis_value_ref(value).ok()).collect();
+    let setting = |name: &str| {
+        texts.chunks_exact(2).find_map(|pair| match pair {
+            [key, value] if key == name => Some(value.clone()),
+            _ => None,
+        })
+    };
+    Ok(Some(Facts {
+        appendfsync: setting("appendfsync"),
+        appendonly: setting("appendonly").map_or(known.appendonly, |value| value == "yes"),
+        policy: setting("maxmemory-policy").or(known.policy.clone()),
+        ..known
+    }))
 }
 
 #[cfg(test)]

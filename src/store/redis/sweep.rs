@@ -72,7 +72,7 @@ impl RedisStore {
             swept.trimmed += self.forget_final(tier, &ids(&last)).await?;
         }
         for queue in trims {
-            let queue = std::str::from_utf8(&queue).ok().and_then(|name| Queue::new(name).ok());
+            let queue = std::str::from_utf8(&queue).ok().and_then(|name| Queue::stored(name).ok());
             if let Some(queue) = queue {
                 swept.trimmed += self.trim_keyed(tier, &queue, false).await?;
             }

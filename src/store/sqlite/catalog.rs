@@ -36,7 +36,7 @@ pub(super) struct Catalog {
 }
 
 /// A name in the file that this version would not have written.
-fn bad_name(error: crate::names::BadName) -> rusqlite::Error {
+pub(super) fn bad_name(error: crate::names::BadName) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }
 
@@ -128,7 +128,7 @@ impl Catalog {
             .query_row([sid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let stream = Stream {
             qid,
-            queue: Queue::new(&queue).map_err(bad_name)?,
+            queue: Queue::stored(&queue).map_err(bad_name)?,
             kind: Kind::new(&kind).map_err(bad_name)?,
         };
         self.by_sid.insert(sid, stream.clone());
@@ -142,7 +142,7 @@ impl Catalog {
         let (tid, qid, queue, priority, suspect): (i64, i64, String, i8, bool) = conn
             .prepare_cached("SELECT q.tid, p.qid, q.name, p.priority, p.suspect FROM part p JOIN queue q ON q.qid = p.qid WHERE p.pid = ?1")?
             .query_row([pid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
-        let part = Part { tid, qid, queue: Queue::new(&queue).map_err(bad_name)?, priority, suspect };
+        let part = Part { tid, qid, queue: Queue::stored(&queue).map_err(bad_name)?, priority, suspect };
         self.by_pid.insert(pid, part.clone());
         Ok(part)
     }

@@ -27,7 +27,9 @@ pub(super) fn peek(session: &mut Session, ask: &ClaimAsk) -> Option<Claim> {
     }
     let current = control::activation(session, tid).ok()?;
     match current.as_ref().map(|current| decide(current, &ask.release, ask.generation, session.now)) {
-        None | Some(Decision::NotActive) => Some(Claim::NotActive { current, now: session.now }),
+        None | Some(Decision::NotActive) => {
+            Some(Claim::NotActive { current, now: session.now, canaries: false })
+        }
         Some(Decision::Revert { .. }) => None,
         Some(Decision::Serve { generation }) => {
             let waiting = !parts(session, tid, ask).ok()?.is_empty();
@@ -43,10 +45,12 @@ pub(super) fn claim(session: &mut Session, ask: &ClaimAsk) -> Step<Claim> {
         return Ok(Claim::Superseded);
     }
     let Some(current) = control::activation(session, tid)? else {
-        return Ok(Claim::NotActive { current: None, now: session.now });
+        return Ok(Claim::NotActive { current: None, now: session.now, canaries: false });
     };
     let generation = match decide(&current, &ask.release, ask.generation, session.now) {
-        Decision::NotActive => return Ok(Claim::NotActive { current: Some(current), now: session.now }),
+        Decision::NotActive => {
+            return Ok(Claim::NotActive { current: Some(current), now: session.now, canaries: false });
+        }
         Decision::Serve { generation } => generation,
         Decision::Revert { to } => revert(session, tid, ask, &current, to)?,
     };
@@ -87,6 +91,7 @@ fn batch(
         jobs,
         suspect,
         more,
+        canaries: false,
     }
 }
 

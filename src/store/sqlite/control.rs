@@ -219,7 +219,7 @@ pub(super) fn beat(session: &mut Session, tier: &Tier, presence: &Presence) -> S
             .conn
             .prepare_cached("DELETE FROM presence WHERE tid = ?1 AND worker = ?2")?
             .execute(params![tid, presence.worker.as_str()])?;
-        return Ok(Beat::Ok { now: session.now });
+        return Ok(Beat::Ok { now: session.now, control: 0 });
     }
     if !same {
         take_over(session, tid, presence)?;
@@ -232,7 +232,7 @@ pub(super) fn beat(session: &mut Session, tier: &Tier, presence: &Presence) -> S
              since = CASE WHEN incarnation = excluded.incarnation THEN since ELSE excluded.since END, incarnation = excluded.incarnation",
         )?
         .execute(params![tid, presence.worker.as_str(), ours, session.now.ms(), to_json(presence)?])?;
-    Ok(Beat::Ok { now: session.now })
+    Ok(Beat::Ok { now: session.now, control: 0 })
 }
 
 /// The process that had this name is gone: what it held is rescued now, not when its leases run out.

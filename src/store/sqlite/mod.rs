@@ -39,14 +39,14 @@ use self::wake::Signal;
 use self::writer::{How, Writer};
 use super::{
     About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Durability, ErrorKind, Flip, Flipped, Insert,
-    LedgerEntry, MAX_BATCH, Page, PageAsk, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space,
-    Store, StoreError, SweepAsk, Swept, Wake,
+    LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle,
+    Settled, Space, Store, StoreError, SweepAsk, Swept, Wake,
 };
 use crate::activation::Activation;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::ids::{JobId, Nonce};
 use crate::job::{JobRecord, NewJob};
-use crate::names::Tier;
+use crate::names::{Queue, Tier};
 
 /// How a file is opened.
 #[derive(Debug, Clone)]
@@ -379,6 +379,20 @@ impl Store for SqliteStore {
             None => Ok(Vec::new()),
         })
         .await
+    }
+
+    async fn pause(
+        &self,
+        _: &Tier,
+        _: &Queue,
+        _: Option<Pause>,
+        _: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        Err(StoreError::new("pause a queue", "sqlite", ErrorKind::Unsupported, "not built yet"))
+    }
+
+    async fn pauses(&self, _: &Tier) -> Result<Vec<Paused>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError> {

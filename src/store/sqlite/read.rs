@@ -81,7 +81,7 @@ fn record_from(row: &Row<'_>, tier: &Tier) -> rusqlite::Result<JobRecord> {
         id: JobId::from_slice(&row.get::<_, Vec<u8>>(1)?).ok_or_else(damaged)?,
         tier: tier.clone(),
         kind: parse::<Kind>(&row.get::<_, String>(2)?)?,
-        queue: parse::<Queue>(&row.get::<_, String>(3)?)?,
+        queue: Queue::stored(&row.get::<_, String>(3)?).map_err(super::catalog::bad_name)?,
         state,
         args: Args::from_store(row.get(5)?),
         version: row.get(6)?,

@@ -97,6 +97,14 @@ pub struct Activation {
     pub since: Timestamp,
 }
 
+impl Activation {
+    /// The same, standing: nothing reverts it by itself any more.
+    #[must_use]
+    pub fn committed(&self) -> Self {
+        Self { mode: Mode::Committed, confirm_by: None, fallback: None, ..self.clone() }
+    }
+}
+
 /// What a claim by (release, generation) may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {

@@ -83,7 +83,7 @@ fn exit_codes(ctx: &Context) -> Result<(), CliError> {
 }
 
 fn environment(ctx: &Context) -> Result<(), CliError> {
-    let flags = ["config", "store", "tier", "output", "time", "color", "timeout", "release"];
+    let flags = ["config", "store", "tier", "output", "time", "color", "timeout", "ci", "release"];
     let mut rows: Vec<Vec<String>> = flags
         .iter()
         .map(|flag| vec![format!("SLUICEGATE_{}", flag.to_uppercase()), format!("the flag --{flag}")])

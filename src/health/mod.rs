@@ -9,6 +9,7 @@ pub mod probe;
 pub mod rules;
 #[cfg(test)]
 mod tests;
+pub mod tier;
 pub mod verdict;
 
 pub use facts::{Facts, Memory, Past, SlowQueue, Source};

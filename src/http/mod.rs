@@ -3,7 +3,7 @@
 //!
 //! - [`server`]: the connection layer and its limits; `seats` and `wire` are its parts
 //! - `guard`: who may ask; `routes`: the table of paths; `body`: what may be sent; `problem`: every refusal
-//! - `jobs`, [`inbox`] and its page; `health`, `probes`, `metrics` (with `census`): what is answered
+//! - `jobs`, `gate`, [`inbox`] and its page; `health`, `probes`, `metrics` (with `census`): what is answered
 //!
 //! | answer | when |
 //! |---|---|
@@ -14,6 +14,7 @@
 //! | 409 | the id exists with other content; another job holds the unique key |
 //! | 422 | the idempotency key was used for other content, and nothing else |
 //! | 503 + `Retry-After` | the store is away: nothing was stored; `NEITHER_DONE_NOR_KEPT`: a job with a bypass failed here, too |
+//! | 200, 503 + `Retry-After`, 412, 409, 404 | a gate: pass, pending, fail, superseded, unknown release |
 //! | 504 + `OUTCOME_UNKNOWN` | the store did not answer: send the same again, it cannot be stored twice |
 
 use std::io;
@@ -28,6 +29,7 @@ mod api;
 mod body;
 mod census;
 mod exposition;
+mod gate;
 mod guard;
 mod health;
 #[cfg(feature = "handlers")]

@@ -15,6 +15,7 @@ pub(crate) enum Do {
     Enqueue,
     EnqueueBatch,
     ShowJob,
+    Gate,
     Inbox,
     InboxJson,
     InboxStyle,
@@ -37,12 +38,13 @@ pub(crate) enum Probe {
 pub(crate) type Route<D> = (&'static str, &'static str, D);
 
 /// Everything the API answers.
-pub(crate) const API: [Route<Do>; 11] = [
+pub(crate) const API: [Route<Do>; 12] = [
     ("GET", "/v1/version", Do::Version),
     ("GET", "/v1/jobs", Do::ListJobs),
     ("POST", "/v1/jobs", Do::Enqueue),
     ("POST", "/v1/jobs/batch", Do::EnqueueBatch),
     ("GET", "/v1/jobs/{}", Do::ShowJob),
+    ("GET", "/v1/gate", Do::Gate),
     ("GET", "/dev/inbox", Do::Inbox),
     ("GET", "/dev/inbox.json", Do::InboxJson),
     ("GET", "/dev/inbox.css", Do::InboxStyle),

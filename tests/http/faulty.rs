@@ -71,6 +71,9 @@ impl Store for Faulty {
     async fn flip(&self, _: &Tier, _: Option<u64>, _: Flip, _: &Actor) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
+    async fn commit(&self, _: &Tier, _: u64, _: &Actor) -> Result<Flipped, StoreError> {
+        unreachable!("not used by these tests")
+    }
     async fn record(&self, _: &Tier, _: Space, _: &str) -> Result<Option<Record>, StoreError> {
         unreachable!("not used by these tests")
     }
@@ -119,6 +122,6 @@ impl Store for Faulty {
         unreachable!("not used by these tests")
     }
     async fn probe(&self, _: &Tier) -> Result<Timestamp, StoreError> {
-        unreachable!("not used by these tests")
+        Err(self.error())
     }
 }

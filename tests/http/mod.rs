@@ -10,6 +10,7 @@
 
 mod api;
 mod faulty;
+mod gate;
 mod guard;
 mod inbox;
 pub(crate) mod kit;

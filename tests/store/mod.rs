@@ -93,6 +93,8 @@ macro_rules! conformance {
                     rule_04_dead_man_reverts_at_the_fallbacks_poll_only
                     rule_04_dead_man_fires_when_there_is_nothing_to_take
                     rule_04_dead_man_is_disarmed_by_a_confirmation
+                    rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_man
+                    rule_04_a_commit_must_name_the_present_generation
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;
                 active flow:

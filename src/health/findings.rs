@@ -279,6 +279,9 @@ pub(super) fn canary(facts: &Facts, ask: &Ask, limits: &Thresholds) -> Vec<Findi
     }]
 }
 
+/// A claim loop turns at least once a second; one that has not for so long is dead.
+const LOOP: Duration = Duration::from_secs(7);
+
 /// The airflow case: everything answers, and the claim loop is dead. A worker whose slots are all busy does not claim,
 /// however long its jobs take, and that is no fault: its loop still turns.
 pub(super) fn claim(facts: &Facts, _: &Ask, limits: &Thresholds) -> Vec<Finding> {
@@ -291,9 +294,9 @@ pub(super) fn claim(facts: &Facts, _: &Ask, limits: &Thresholds) -> Vec<Finding>
     let stopped = facts.loop_age.min(facts.state_age);
     let age = unanswered.max(stopped);
     let found = Finding::pass(secs(age), Some("s")).limit(secs(limits.claim));
-    vec![if age < limits.claim {
+    vec![if unanswered < limits.claim && stopped < LOOP {
         found
-    } else if stopped >= limits.claim {
+    } else if stopped >= LOOP {
         found.bad(
             Status::Fail,
             "CLAIM_LOOP_STOPPED",

@@ -229,7 +229,6 @@ async fn there_and_back(
     told: oneshot::Receiver<Result<(), String>>,
 ) -> Result<(), Failed> {
     let id = job.id;
-    core.calling();
     let stored = core.store.insert(&core.options.tier, vec![job]).await;
     core.heard("canary", stored.clone().map(drop));
     stored.map_err(|error| Failed::Store("stored", error))?;
@@ -252,7 +251,6 @@ async fn claim(core: &Arc<Core>) -> Result<(), StoreError> {
         suspects: false,
         ..super::claimer::ask_of(core)
     };
-    core.calling();
     let answer = core.store.claim(ask).await;
     core.heard("canary", answer.as_ref().map(drop).map_err(Clone::clone));
     match answer? {

@@ -85,7 +85,6 @@ async fn send(core: &Core, batch: &[Outcome]) -> Option<Vec<Settled>> {
     while answers.len() < batch.len() {
         let items =
             batch.iter().skip(answers.len()).take(size).map(|outcome| outcome.settle.clone()).collect();
-        core.calling();
         let answer = core.store.settle(&core.options.tier, items).await;
         if let Some(some) = core.heard("settler", answer) {
             answers.extend(some);

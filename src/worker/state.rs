@@ -70,10 +70,9 @@ pub(super) struct Core {
     pub(super) counts: Mutex<Counts>,
     pub(super) stuck: AtomicUsize,
     pub(super) generation: AtomicU64,
-    pub(super) ticks: AtomicU64,
+    ticks: AtomicU64,
+    ticked_at: OnceLockMs,
     pub(super) runtime_tick: AtomicU64,
-    /// When the last call to the store was made: an idle worker spreads them out.
-    pub(super) last_call: AtomicU64,
     claimed_at: OnceLockMs,
     pub(super) progress_at: OnceLockMs,
     pub(super) backlog: AtomicBool,
@@ -186,8 +185,8 @@ impl Core {
             stuck: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
+            ticked_at: OnceLockMs::default(),
             runtime_tick: AtomicU64::new(0),
-            last_call: AtomicU64::new(0),
             claimed_at: OnceLockMs::default(),
             progress_at: OnceLockMs::default(),
             backlog: AtomicBool::new(false),
@@ -267,11 +266,6 @@ impl Core {
 
     // ---- the store's answers
 
-    /// A call is about to be made.
-    pub(super) fn calling(&self) {
-        self.last_call.store(self.now_ms(), Relaxed);
-    }
-
     /// Notes how a call of a part went. A store that refuses for good ends the worker: it could only pretend to work.
     pub(super) fn heard<T>(&self, part: &'static str, answer: Result<T, StoreError>) -> Option<T> {
         match answer {
@@ -295,6 +289,17 @@ impl Core {
             Ok(value) => Some(value),
             Err(error) => self.heard(part, Err(error)),
         }
+    }
+
+    /// The claim loop turned.
+    pub(super) fn tick(&self) {
+        self.ticks.fetch_add(1, Relaxed);
+        self.ticked_at.set(self.now_ms());
+    }
+
+    /// How often it did, and how long ago it last did.
+    pub(super) fn ticks(&self, now_ms: u64) -> (u64, Duration) {
+        (self.ticks.load(Relaxed), self.ticked_at.age(now_ms).unwrap_or(Duration::from_millis(now_ms)))
     }
 
     pub(super) fn claim_answered(&self) {

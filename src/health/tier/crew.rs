@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ask::{GateAsk, MinActive};
 use super::facts::TierFacts;
-use super::rules::{CANARY, CLAIM, LOST, PROGRESS, RUNTIME, SETTLING, STARTING, is_simulated};
+use super::rules::{CANARY, CLAIM, LOOP, LOST, PROGRESS, RUNTIME, SETTLING, STARTING, is_simulated};
 use super::verdict::Mark;
 use crate::activation::{Activation, WorkerState};
 use crate::job::State;
@@ -233,6 +233,9 @@ pub(super) fn trouble(seen: &Seen, current: Option<&Activation>, facts: &TierFac
     if presence.stuck > 0 && presence.stuck >= presence.slots {
         let reason = "all of its slots hold jobs that ignore their cancellation".into();
         return found("slots:stuck", reason, Duration::ZERO);
+    }
+    if presence.loop_age >= LOOP {
+        return found("worker:claim", "its claim loop does not turn any more".into(), presence.loop_age);
     }
     if presence.state == WorkerState::Active {
         if let Some(age) = claim_overdue(presence) {

@@ -19,6 +19,8 @@ pub const SETTLING: Duration = Duration::from_secs(5);
 pub const STARTING: Duration = Duration::from_secs(60);
 /// A canary runs every ten seconds: three may be missed.
 pub const CANARY: Duration = Duration::from_secs(35);
+/// A claim loop turns at least once a second; one that has not for so long is dead.
+pub const LOOP: Duration = Duration::from_secs(7);
 /// Free slots and no answered claim for so long is trouble.
 pub const CLAIM: Duration = Duration::from_secs(15);
 /// Jobs wait, slots are free, and nothing starts for so long.

@@ -459,6 +459,13 @@ fn red() -> Vec<Row> {
             "no claim of it was answered",
         ),
         (
+            "a claim loop that is dead",
+            third(|f| f.loop_age = s(7)),
+            default,
+            Fail,
+            "its claim loop does not turn any more",
+        ),
+        (
             "never an answered claim",
             third(|f| f.claim_age = None),
             default,

@@ -239,6 +239,9 @@ impl RedisStore {
             2 => Ok(Beat::Superseded),
             known => {
                 let (now, control) = (values.time()?, u64::try_from(values.int()?).unwrap_or_default());
+                if values.left() > 0 {
+                    self.server.told_policy(values.text()?);
+                }
                 if known == 1 && presence.joining {
                     self.take_over(tier, presence).await?;
                 }

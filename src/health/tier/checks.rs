@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::crew::{Crew, Group, Member, Place, groups, names};
 use super::facts::TierFacts;
-use super::rules::{CANARY, PROGRESS, SETTLING, UNATTENDED, proven};
+use super::rules::{CANARY, PROGRESS, SETTLING, UNATTENDED, UNSERVED, proven};
 use super::verdict::{Mark, TierCheck};
 use crate::activation::Mode;
 use crate::clock::human;
@@ -218,11 +218,11 @@ pub(super) fn progress(crew: &Crew<'_>) -> Vec<TierCheck> {
     let mut checks: Vec<TierCheck> =
         if groups(crew, KEY).is_empty() { Vec::new() } else { troubles(crew, KEY, "workers") };
     if crew.current.is_some() && crew.serving() > 0 {
-        for (queue, waiting, oldest) in crew.waiting().filter(|(.., oldest)| *oldest >= PROGRESS) {
+        for (queue, waiting, oldest) in crew.waiting().filter(|(.., oldest)| *oldest >= UNSERVED) {
             let mut check =
                 TierCheck::pass(KEY, now, secs(oldest)).unit("s").of(format!("queue/{}", queue.queue));
             check.limit = Some(secs(PROGRESS));
-            if let Some((mark, output)) = standstill(crew, queue) {
+            if let Some((mark, output)) = standstill(crew, queue, oldest) {
                 let output = format!("{waiting} jobs wait in queue `{}`, {output}", queue.queue);
                 checks.push(check.bad(mark, output, "sluicegate doctor"));
             }
@@ -236,13 +236,16 @@ pub(super) fn progress(crew: &Crew<'_>) -> Vec<TierCheck> {
 }
 
 /// Why jobs that have long waited in a queue do not start, if nothing good explains it.
-fn standstill(crew: &Crew<'_>, queue: &QueueCensus) -> Option<(Mark, String)> {
+fn standstill(crew: &Crew<'_>, queue: &QueueCensus, oldest: Duration) -> Option<(Mark, String)> {
     let serving: Vec<&Member<'_>> =
         crew.hands().filter(|member| member.serves(&queue.queue) && member.trouble.is_none()).collect();
     if serving.is_empty() {
         let any = crew.hands().any(|member| member.serves(&queue.queue));
         // One that serves it and is in trouble is told of already.
         return (!any).then(|| (crew.unless_more_come(), "and no active worker serves it".to_owned()));
+    }
+    if oldest < PROGRESS {
+        return None;
     }
     // A suspect waits for another one to end, so while anything of the queue runs only its worker can tell.
     if queue.states.get(&State::Running).copied().unwrap_or(0) > 0 {

@@ -25,6 +25,8 @@ pub const LOOP: Duration = Duration::from_secs(7);
 pub const CLAIM: Duration = Duration::from_secs(15);
 /// Jobs wait, slots are free, and nothing starts for so long.
 pub const PROGRESS: Duration = Duration::from_secs(30);
+/// Jobs have waited for so long in a queue that no active worker serves: waiting longer would not help.
+pub const UNSERVED: Duration = Duration::from_secs(6);
 /// A job runtime that does not tick for so long is blocked.
 pub const RUNTIME: Duration = Duration::from_secs(5);
 /// Jobs that wait for so long with no worker alive are hurt by it; a single worker that restarts takes less.

@@ -488,7 +488,7 @@ fn red() -> Vec<Row> {
         ),
         (
             "a queue that nobody serves",
-            jobs(all(narrow), vec![backlog(s(31))]),
+            jobs(all(narrow), vec![backlog(s(7))]),
             default,
             Fail,
             "no active worker serves it",

@@ -11,7 +11,7 @@ use crate::worker::Registry;
 
 /// The kinds of this program. `None` beside a running `dev`, which runs them itself: what they send belongs into its inbox.
 pub(super) fn handlers(ctx: &Context, config: &Config) -> Result<Option<Handlers>, CliError> {
-    if config.dev_inbox() && dev::is_running(&ctx.store_url(config)?)? {
+    if config.dev_inbox() && dev::is_running(&ctx.store_url(config)?) {
         ctx.out.detail("`dev` uses this store: jobs run there, so that what they send lands in its inbox");
         return Ok(None);
     }

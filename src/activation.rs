@@ -27,6 +27,10 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
+    /// Every state, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Inactive, Self::Active, Self::Quiet, Self::Stopping, Self::Stopped];
+
     /// The name, as everywhere.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -91,6 +95,14 @@ pub struct Activation {
     pub deploy: Option<String>,
     /// Since when (store time).
     pub since: Timestamp,
+}
+
+impl Activation {
+    /// The same, standing: nothing reverts it by itself any more.
+    #[must_use]
+    pub fn committed(&self) -> Self {
+        Self { mode: Mode::Committed, confirm_by: None, fallback: None, ..self.clone() }
+    }
 }
 
 /// What a claim by (release, generation) may do.

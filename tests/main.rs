@@ -19,6 +19,7 @@ mod cli;
 mod floors;
 mod handlers;
 mod http;
+mod postmortems;
 mod redis;
 mod store;
 mod worker;

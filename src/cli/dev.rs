@@ -17,6 +17,7 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::{bypass, serve, with_builtin, work};
+use crate::Handlers;
 use crate::activation::WorkerState;
 use crate::client::Client;
 use crate::clock::{human, instant};
@@ -29,7 +30,7 @@ use crate::location::StoreUrl;
 use crate::names::{Kind, WorkerName};
 use crate::store::Store;
 use crate::telemetry;
-use crate::worker::{Registry, Worker};
+use crate::worker::{Options, Worker};
 
 /// How long the first start may take before it is called failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,8 +59,21 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
         config.slots()
     ))?;
     let runtime = Context::runtime()?;
-    let result = runtime.block_on(everything(&ctx, &config, registry, inbox, api, health));
+    let mut options = options(&config, &health)?;
+    let otel = work::otel(&ctx, &config, &mut options);
+    let handlers = bypass::of(&config, registry.clone());
+    let worker = async |store| {
+        let worker = Worker::start(store, registry, options).await?;
+        if let Some(otel) = &otel {
+            otel.watch(&worker);
+        }
+        Ok(worker)
+    };
+    let result = runtime.block_on(everything(&ctx, &config, (worker, handlers), inbox, api, health));
     runtime.shutdown_timeout(Duration::from_millis(100));
+    if let Some(otel) = otel {
+        otel.shutdown();
+    }
     drop(logs);
     result
 }
@@ -114,7 +128,7 @@ fn lock(folder: &Path, program: &str) -> Result<File, CliError> {
 async fn everything(
     ctx: &Context,
     config: &Config,
-    registry: Registry,
+    (worker, handlers): (impl AsyncFnOnce(Arc<dyn Store>) -> Result<Worker, CliError>, Handlers),
     inbox: Arc<FileInbox>,
     api: TcpListener,
     health: TcpListener,
@@ -122,11 +136,10 @@ async fn everything(
     let store = ctx.store(config).await?;
     store.probe(&config.tier()).await?;
     ok(ctx, "store", &store.about().detail)?;
-    let handlers = bypass::of(config, registry.clone());
-    let worker = start_worker(config, registry, Arc::clone(&store), &health).await?;
+    let worker = worker(Arc::clone(&store)).await?;
     let name = worker.facts().map(|facts| facts.presence.worker.to_string()).unwrap_or_default();
     let shutdown = CancellationToken::new();
-    let probes = http::serve_health(health, Arc::new(worker.clone()), shutdown.clone())?;
+    let probes = work::health(config, &worker, Arc::clone(&store)).serve(health, shutdown.clone())?;
     let (mut interrupted, mut terminated) = (signal(2)?, signal(15)?);
     let ready = async {
         worker.until(WorkerState::Active).await;
@@ -154,18 +167,13 @@ fn signal(number: i32) -> std::io::Result<tokio::signal::unix::Signal> {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(number))
 }
 
-async fn start_worker(
-    config: &Config,
-    registry: Registry,
-    store: Arc<dyn Store>,
-    probes: &TcpListener,
-) -> Result<Worker, CliError> {
+fn options(config: &Config, probes: &TcpListener) -> Result<Options, CliError> {
     let mut options = work::options(config, probes);
     if config.worker_name().is_none() {
         // Always the same name: after a crash the next start takes over at once what the last one held.
         options.name = WorkerName::new("dev").map_err(CliError::usage)?;
     }
-    Ok(Worker::start(store, registry, options).await?)
+    Ok(options)
 }
 
 fn ok(ctx: &Context, what: &str, text: &str) -> Result<(), CliError> {

@@ -8,10 +8,11 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::queue;
-use crate::activation::{Activation, WorkerState};
-use crate::clock::human;
+use crate::activation::{Activation, Mode, WorkerState};
+use crate::clock::{Timestamp, human};
+use crate::health::tier::{GateAsk, look};
 use crate::job::State;
-use crate::names::DEFAULT_RELEASE;
+use crate::names::{DEFAULT_RELEASE, Release, escaped};
 use crate::store::{Census, Seen};
 
 pub(super) async fn run(ctx: &Context) -> CliResult {
@@ -20,10 +21,13 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
     let (activation, workers, census) =
         (store.activation(&tier).await?, store.workers(&tier).await?, store.census(&tier).await?);
     let trouble = trouble(&workers, &census);
+    let active = activation.as_ref().map_or_else(Release::default, |current| current.release.clone());
+    let verdict = look(&*store, &tier, &GateAsk::new(active)).await;
     if !ctx.out.is_for_people() {
         let workers: Vec<_> =
             workers.iter().map(|seen| json!({ "worker": seen, "stale": seen.is_stale() })).collect();
-        ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble }))?;
+        ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble,
+            "verdict": verdict.decision, "output": verdict.output }))?;
         return Ok(Exit::Ok);
     }
     let out = &ctx.out;
@@ -33,7 +37,8 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
         trouble.as_deref().unwrap_or("ok")
     ))?;
     out.line(format!("store      {}   {}, survives: {}", about.location, about.detail, about.durability))?;
-    out.line(format!("activation {}", activation_line(activation.as_ref())))?;
+    out.line(format!("activation {}", activation_line(activation.as_ref(), census.now)))?;
+    out.line(escaped(&format!("gate       {}: {}", verdict.decision.as_str(), verdict.output)))?;
     out.line("")?;
     workers_table(ctx, &workers)?;
     out.line("")?;
@@ -81,13 +86,26 @@ fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
     Some(format!("no active worker, {waiting} jobs waiting{}", why.unwrap_or_default()))
 }
 
-fn activation_line(activation: Option<&Activation>) -> String {
+fn activation_line(activation: Option<&Activation>, now: Timestamp) -> String {
     match activation {
         None => "none yet: the first worker without a release makes one".into(),
         Some(current) => {
             let managed = if current.release.as_str() == DEFAULT_RELEASE { "unmanaged" } else { "managed" };
+            let stands = match (current.mode, current.confirm_by) {
+                (Mode::Provisional, Some(by)) => {
+                    let back =
+                        current.fallback.as_ref().map_or_else(|| "nothing".to_owned(), Release::to_string);
+                    let when = match now > by {
+                        true => format!("overdue for {}", human(now.since(by))),
+                        false => format!("in {}", human(by.since(now))),
+                    };
+                    format!("provisional, reverts to {back} {when} unless it is committed")
+                }
+                (Mode::Provisional, None) => "provisional".into(),
+                (Mode::Committed, _) => "committed".into(),
+            };
             format!(
-                "release {}, generation {}, since {}   ({managed})",
+                "release {}, generation {}, {stands}, since {}   ({managed})",
                 current.release, current.generation, current.since
             )
         }

@@ -16,11 +16,13 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::out::to_stderr;
-use super::with_builtin;
+use super::{systemd, with_builtin};
 use crate::config::Config;
 use crate::handlers::Delivery;
-use crate::http;
-use crate::telemetry;
+use crate::health::{Probe, Thresholds};
+use crate::http::Health;
+use crate::store::Store;
+use crate::telemetry::{self, otel, otel::Otel};
 use crate::worker::{Ended, Hook, Options, Worker};
 
 /// A worker that a signal quiets claims again after so long: one that was forgotten must not stay so.
@@ -39,20 +41,44 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     let (level, json) = config.log();
     let logs = telemetry::logs(level, json);
     let runtime = Context::runtime()?;
+    let mut options = options(&config, &listener);
+    let otel = otel(&ctx, &config, &mut options);
     let result = runtime.block_on(async {
         let store = ctx.store(&config).await?;
-        let worker = Worker::start(store, registry, options(&config, &listener)).await?;
+        let worker = Worker::start(Arc::clone(&store), registry, options).await?;
+        if let Some(otel) = &otel {
+            otel.watch(&worker);
+        }
         let shutdown = CancellationToken::new();
-        let probes = http::serve_health(listener, Arc::new(worker.clone()), shutdown.clone())?;
+        let probes = health(&config, &worker, store).serve(listener, shutdown.clone())?;
         tracing::info!(health = %probes.address(), "worker started");
+        let telling = systemd::start(worker.clone(), thresholds(&config));
         let exit = until_ended(&worker).await;
+        drop(telling);
         shutdown.cancel();
         exit
     });
     // A blocking handler that ignores its cancellation must not keep the process: its lease was given up already.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    if let Some(otel) = otel {
+        otel.shutdown();
+    }
     drop(logs);
     result
+}
+
+/// The export of traces and metrics, if one is configured; the worker is told of it.
+pub(super) fn otel(ctx: &Context, config: &Config, options: &mut Options) -> Option<Otel> {
+    let otel = otel::start(&otel::Settings {
+        endpoint: config.collector()?.to_owned(),
+        metrics_every: config.span("telemetry.metrics_every"),
+        service: ctx.name.clone(),
+        tier: options.tier.clone(),
+        worker: options.name.clone(),
+        release: options.release.clone().unwrap_or_default(),
+    })?;
+    options.observer = Some(otel.observer());
+    Some(otel)
 }
 
 /// What the configuration says of a worker.
@@ -104,6 +130,24 @@ fn sha256(mut file: File) -> std::io::Result<String> {
             return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
         }
         hash.update(part.get(..read).unwrap_or_default());
+    }
+}
+
+/// The probes of this worker, as they are configured.
+pub(super) fn health(config: &Config, worker: &Worker, store: Arc<dyn Store>) -> Health {
+    let healthz = config.healthz().map(|word| if word == "livez" { Probe::Live } else { Probe::Ready });
+    Health::new(Arc::new(worker.clone()))
+        .store(store, config.tier())
+        .slos(config.slos())
+        .healthz(healthz)
+        .limits(thresholds(config))
+}
+
+fn thresholds(config: &Config) -> Thresholds {
+    Thresholds {
+        claim: config.span("health.claim_age_limit"),
+        progress: config.span("health.progress_limit"),
+        ..Thresholds::default()
     }
 }
 

@@ -290,8 +290,8 @@ async fn dump(ctx: &Context, name: &str) -> CliResult {
         ctx.out.json(&value)?;
         return Ok(Exit::Ok);
     }
-    let jobs = value["jobs"].as_array().cloned().unwrap_or_default();
-    ctx.out.note(&format!("{} jobs run now", jobs.len()));
+    let jobs = value.get("jobs").and_then(|jobs| jobs.as_array()).cloned().unwrap_or_default();
+    ctx.out.note(format!("{} jobs run now", jobs.len()));
     jobs.iter().filter_map(|job| job.as_str()).try_for_each(|job| ctx.out.line(escaped(job)))?;
     Ok(Exit::Ok)
 }

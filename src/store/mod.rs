@@ -140,6 +140,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         by: &Actor,
     ) -> Result<Flipped, StoreError>;
 
+    /// Lets the provisional activation of this generation stand, and records it in the same step. The generation stays:
+    /// nothing changes for the workers. One that stands already is answered as it is.
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError>;
+
     /// Reads one versioned record.
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError>;
 

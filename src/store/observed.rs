@@ -163,8 +163,8 @@ macro_rules! marks {
 }
 
 marks!(
-    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, record, put,
-    records, pause, pauses, append, ledger, beat, workers, probe
+    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, commit,
+    record, put, records, pause, pauses, append, ledger, beat, workers, probe
 );
 
 #[async_trait]
@@ -248,6 +248,11 @@ impl Store for Observed {
     ) -> Result<Flipped, StoreError> {
         let call = self.marks.flip.begin();
         call.end(self.inner.flip(tier, expect, next, by).await)
+    }
+
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+        let call = self.marks.commit.begin();
+        call.end(self.inner.commit(tier, generation, by).await)
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {

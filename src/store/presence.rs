@@ -62,6 +62,9 @@ pub struct Presence {
     pub stuck: u32,
     /// Ticks of the claim loop.
     pub ticks: u64,
+    /// Seconds since the last of them; at most one and a bit while it lives.
+    #[serde(default, with = "crate::clock::secs")]
+    pub loop_age: Duration,
     /// Seconds since the last answered claim.
     #[serde(with = "crate::clock::secs::option")]
     pub claim_age: Option<Duration>,
@@ -125,6 +128,7 @@ impl Presence {
             busy: 0,
             stuck: 0,
             ticks: 0,
+            loop_age: Duration::ZERO,
             claim_age: None,
             progress_age: None,
             canary_age: None,

@@ -33,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// Nobody waits for it any longer than this.
 const EXPIRES: Duration = Duration::from_secs(30);
 /// Between attempts of a self-test that fails.
-const AGAIN: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
+const LONGEST: Duration = Duration::from_secs(2);
 /// How long the receipts of canaries that others sent are kept.
 const KEEP_RECEIPT: Duration = Duration::from_secs(3_600);
 /// More canaries than this at once are left for the next look.
@@ -137,7 +138,7 @@ pub(super) async fn prove(core: Arc<Core>) {
         failures = if passed.is_ok() && proven { 0 } else { failures + 1 };
         let pause = match failures {
             0 => core.options.canary_every,
-            n => AGAIN[(n - 1).min(AGAIN.len() - 1)].min(core.options.canary_every),
+            n => AGAIN.get(n - 1).unwrap_or(&LONGEST).min(&core.options.canary_every).to_owned(),
         };
         if rest(&core, pause).await {
             return;
@@ -228,7 +229,6 @@ async fn there_and_back(
     told: oneshot::Receiver<Result<(), String>>,
 ) -> Result<(), Failed> {
     let id = job.id;
-    core.calling();
     let stored = core.store.insert(&core.options.tier, vec![job]).await;
     core.heard("canary", stored.clone().map(drop));
     stored.map_err(|error| Failed::Store("stored", error))?;
@@ -251,7 +251,6 @@ async fn claim(core: &Arc<Core>) -> Result<(), StoreError> {
         suspects: false,
         ..super::claimer::ask_of(core)
     };
-    core.calling();
     let answer = core.store.claim(ask).await;
     core.heard("canary", answer.as_ref().map(drop).map_err(Clone::clone));
     match answer? {

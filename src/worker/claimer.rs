@@ -26,6 +26,8 @@ const MAX_UNSETTLED: usize = 4 * MAX_BATCH;
 /// The claim loop ticks at least this often, as a sign of life, with or without a call.
 const TICK: Duration = Duration::from_secs(1);
 
+/// An idle worker asks so often even if nothing woke it.
+const FALLBACK: Duration = Duration::from_secs(8);
 /// Between runs of an activation hook that fails.
 const HOOK_AGAIN: Duration = Duration::from_secs(3);
 /// A poll that may revert an overdue activation comes so long after it is overdue.
@@ -51,7 +53,7 @@ pub(super) async fn claim(core: Arc<Core>) {
     let mut wake: Option<Box<dyn Wake>> = None;
     let mut unheard: Option<Nonce> = None;
     while !core.stop.is_cancelled() {
-        core.ticks.fetch_add(1, Relaxed);
+        core.tick();
         let room = if core.is_quiet() || !core.is_proven() { 0 } else { pace.room(&core) };
         if room == 0 {
             nudged(&core, TICK).await;
@@ -59,7 +61,6 @@ pub(super) async fn claim(core: Arc<Core>) {
         }
         // Subscribe before asking: what is enqueued between the answer and the wait must not be missed.
         if wake.is_none() {
-            core.calling();
             wake = core.subscribed("claimer", core.store.subscribe(&core.options.tier).await);
         }
         let suspects = !core.suspect.load(Relaxed);
@@ -91,7 +92,7 @@ async fn ticking<T>(core: &Core, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = &mut work => return Some(done),
             () = core.stop.cancelled() => return None,
-            () = tokio::time::sleep(TICK) => core.ticks.fetch_add(1, Relaxed),
+            () = tokio::time::sleep(TICK) => core.tick(),
         };
     }
 }
@@ -105,15 +106,13 @@ async fn nudged(core: &Core, timeout: Duration) {
     }
 }
 
-/// Waits for something new. Without a wake-up it returns a good second after the worker's last call of any kind: beats
-/// and sweeps count, so that an idle worker makes at most one call a second in all.
+/// Waits for something new. Without a wake-up it returns after [`FALLBACK`]: wake-ups come with everything that is new, and
+/// an idle worker makes at most one call a second in all, its beats, sweeps and canaries counted.
 async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool, most: Option<Duration>) {
-    let every = 1_500 + fastrand::u64(..400);
+    let every = FALLBACK.mul_f64(0.95 + 0.1 * fastrand::f64());
     let begun = clock::instant();
     loop {
-        let since = core.now_ms().saturating_sub(core.last_call.load(Relaxed));
-        let left = Duration::from_millis(every.saturating_sub(since));
-        let left = most.map_or(left, |most| left.min(most.saturating_sub(begun.elapsed()))).min(TICK);
+        let left = most.map_or(every, |most| most.min(every)).saturating_sub(begun.elapsed()).min(TICK);
         if left.is_zero() {
             return;
         }
@@ -127,7 +126,7 @@ async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool, most: 
             }
             () = core.stop.cancelled() => return,
         }
-        core.ticks.fetch_add(1, Relaxed);
+        core.tick();
     }
 }
 
@@ -154,7 +153,6 @@ async fn ask(core: &Arc<Core>, room: usize, suspects: bool, unheard: &mut Option
     // The first question of a worker with a hook takes nothing: the hook runs before its first claim.
     let max = if core.options.hook.is_some() && core.hooked.load(Relaxed) == 0 { 0 } else { room };
     let ask = ClaimAsk { max, nonce, suspects, ..ask_of(core) };
-    core.calling();
     let answer = core.store.claim(ask).await;
     *unheard = answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Timeout).then_some(nonce);
     match core.heard("claimer", answer) {
@@ -272,7 +270,6 @@ async fn activate_itself(core: &Core) -> Next {
         deploy: None,
     };
     let by = obey::itself(core, "the first worker without a release in a tier without an activation");
-    core.calling();
     match core.heard("claimer", core.store.flip(&core.options.tier, None, flip, &by).await) {
         Some(Flipped::Now(_)) => Next::Again,
         Some(Flipped::Raced(_)) => Next::Wait(None), // somebody else did, and that wakes this worker

@@ -66,7 +66,7 @@ async fn run_canary(core: &Core, mut item: Item, held: &Held) -> Verdict {
         (item.job.args, item.job.version) = (payload.clone(), kind.entry.info.version);
     }
     let given = Arc::new(std::sync::Mutex::new(None));
-    let verdict = attempt(core, &mut item, held, kind, Some(Arc::clone(&given))).await;
+    let verdict = attempt(core, &item, held, kind, Some(Arc::clone(&given))).await;
     let receipt = super::state::lock(&given).take();
     match (verdict, receipt) {
         (Verdict::Completed, None) => {
@@ -81,16 +81,17 @@ async fn run_canary(core: &Core, mut item: Item, held: &Held) -> Verdict {
     }
 }
 
-async fn run(core: &Core, mut item: Item) {
+async fn run(core: &Core, item: Item) {
     let lease = Arc::clone(&item.lease);
     // There by construction: the lease was made from the same batch.
     if let Some(held) = lease.jobs.get(item.index) {
         let begun = clock::instant();
         let (verdict, ran) = match runnable(core, &item, held) {
-            Err(verdict) => (verdict, Duration::ZERO),
-            Ok(kind) => (attempt(core, &mut item, held, kind, None).await, begun.elapsed()),
+            Err(verdict) => (verdict, None),
+            Ok(kind) => (attempt(core, &item, held, kind, None).await, Some(begun.elapsed())),
         };
-        core.report(&lease, held, ran, verdict);
+        core.watched(&item, held, ran, &verdict);
+        core.report(&lease, held, ran.unwrap_or_default(), verdict);
     }
     core.finished.fetch_add(1, Relaxed);
     core.progress_at.set(core.now_ms());
@@ -119,16 +120,10 @@ fn runnable<'c>(core: &'c Core, item: &Item, held: &Held) -> Result<&'c Runnable
     }
 }
 
-async fn attempt(
-    core: &Core,
-    item: &mut Item,
-    held: &Held,
-    kind: &Runnable,
-    canary: Option<Receipt>,
-) -> Verdict {
-    let job = &mut item.job;
+async fn attempt(core: &Core, item: &Item, held: &Held, kind: &Runnable, canary: Option<Receipt>) -> Verdict {
+    let job = &item.job;
     let info = &kind.entry.info;
-    let extras = job.extras.take().unwrap_or_else(|| Arc::clone(&core.no_extras));
+    let extras = job.extras.clone().unwrap_or_else(|| Arc::clone(&core.no_extras));
     let timeout = extras.timeout.unwrap_or(info.timeout);
     let token = held.begin(core.now_ms(), timeout);
     if canary.is_none() {

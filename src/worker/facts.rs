@@ -32,6 +32,7 @@ pub struct Facts {
 pub(super) fn gather(core: &Core) -> Facts {
     let now_ms = core.now_ms();
     let standing = core.status();
+    let (ticks, loop_age) = core.ticks(now_ms);
     let now = clock::instant();
     let failing =
         lock(&core.outcomes).iter().filter_map(|(kind, baseline)| baseline.failing(kind, now)).collect();
@@ -56,7 +57,8 @@ pub(super) fn gather(core: &Core) -> Facts {
         slots: small(core.options.slots),
         busy: small(core.ready.running()),
         stuck: small(core.stuck.load(Relaxed)),
-        ticks: core.ticks.load(Relaxed),
+        ticks,
+        loop_age,
         claim_age: core.claim_age(now_ms),
         progress_age: core.progress_at.age(now_ms),
         canary_age: core.canary_at.age(now_ms),

@@ -21,7 +21,6 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// The first beat: the worker is known to the store, or cannot start. Only that takes the name over from another process.
 pub(super) async fn register(core: &Core) -> Result<(), StoreError> {
-    core.calling();
     let tier = &core.options.tier;
     let before =
         core.store.workers(tier).await?.into_iter().find(|seen| seen.presence.worker == core.options.name);
@@ -94,7 +93,6 @@ async fn beat(core: &Core) {
 
 /// Tells the store that the worker lives.
 async fn say(core: &Core) {
-    core.calling();
     let answer = core.store.beat(&core.options.tier, &facts::gather(core).presence).await;
     match core.heard("heartbeat", answer) {
         Some(Beat::Ok { now, control }) => {
@@ -116,7 +114,6 @@ async fn renew_due(core: &Core) {
     let due: Vec<Arc<Lease>> = live.into_iter().filter(|lease| lease.age(now_ms) >= every / 2).collect();
     for chunk in due.chunks(MAX_BATCH) {
         let nonces = chunk.iter().map(|lease| lease.nonce).collect();
-        core.calling();
         let answer = core.store.renew(&core.options.tier, nonces, core.options.lease).await;
         let Some(answers) = core.heard("heartbeat", answer) else { return };
         for (lease, answer) in chunk.iter().zip(answers) {

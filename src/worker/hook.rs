@@ -50,8 +50,8 @@ impl Phase {
 /// Says in words what went wrong, with the end of what the hook wrote.
 pub(super) async fn run(core: &Core, hook: &Hook, phase: Phase, generation: u64) -> Result<(), String> {
     let [program, arguments @ ..] = hook.command.as_slice() else { return Ok(()) };
+    let mut command = Command::new(program);
     let program = shown_long(program);
-    let mut command = Command::new(&hook.command[0]);
     command
         .args(arguments)
         .env("SLUICEGATE_PHASE", phase.as_str())

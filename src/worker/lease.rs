@@ -73,6 +73,10 @@ impl Held {
         self.slot
     }
 
+    pub(super) fn place(&self) -> (&Queue, &Kind) {
+        (&self.queue, &self.kind)
+    }
+
     /// Marks it running; the token is cancelled already if somebody was faster.
     pub(super) fn begin(&self, now_ms: u64, timeout: Duration) -> CancellationToken {
         self.started.store(now_ms, Ordering::Relaxed);

@@ -5,11 +5,12 @@
 //! - `claimer`: takes jobs from the store, as many as can start soon
 //! - `ready`: holds them until a slot is free
 //! - `executor`: runs them, each alone; `outcome` says what became of an attempt
-//! - `settler`: reports that to the store
+//! - `settler`: reports that to the store; `counts`: by queue and kind, for metrics
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
 //! - `canary`: proves the worker with jobs of its own, through the real path; `hook`: runs the activation hook
 //! - `obey`: what operators tell it through the store; `baseline`: whether a kind fails far above what is usual
+//! - [`watch`]: the seam for telemetry
 //! - `lease`, `state`, `status`, `outage`: what the parts share
 //! - `conductor`: starts the parts, and ends them in order
 //! - [`facts`]: what it knows of itself, for health and status
@@ -18,6 +19,7 @@ mod baseline;
 mod canary;
 mod claimer;
 mod conductor;
+mod counts;
 mod executor;
 pub mod facts;
 mod heartbeat;
@@ -32,6 +34,7 @@ mod settler;
 mod state;
 mod status;
 mod sweeper;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +43,7 @@ use crate::activation::WorkerState;
 pub use crate::job::registry::{KindInfo, Registry, RegistryError};
 use crate::store::{ErrorKind, Quiet, Store, StoreError};
 
+pub use counts::{BOUNDS, Count, Counts, Done, OTHER};
 pub use facts::Facts;
 pub use hook::Hook;
 pub use options::Options;
@@ -91,6 +95,18 @@ impl Worker {
     #[must_use]
     pub fn facts(&self) -> Option<Facts> {
         Some(facts::gather(&self.core))
+    }
+
+    /// What became of its jobs, by queue and kind.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        state::lock(&self.core.counts).clone()
+    }
+
+    /// What it has processed.
+    #[must_use]
+    pub fn processed(&self) -> watch::Processed {
+        self.core.watch.processed()
     }
 
     /// Returns when its state is this one, or when it has ended and can never be.

@@ -30,7 +30,6 @@ pub(super) async fn obey(core: &Core, revision: u64) {
     if known == Some(revision) {
         return;
     }
-    core.calling();
     let Some(standing) = core.heard("heartbeat", orders::read(&*core.store, &core.options.tier).await) else {
         return;
     };

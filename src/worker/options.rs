@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::hook::Hook;
+use super::watch::Observer;
 use crate::names::{MAX_NAME, Queue, Release, Tier, WorkerName};
 
 /// How a worker runs. `Default` is what `sluicegate work` does.
@@ -42,6 +43,8 @@ pub struct Options {
     pub health: Option<String>,
     /// Settings per kind, from the configuration.
     pub settings: BTreeMap<String, serde_json::Value>,
+    /// Who looks at attempts as they end.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Settings hold secrets: only the names of their kinds are shown.
@@ -83,6 +86,7 @@ impl Default for Options {
             artifact: Arc::default(),
             health: None,
             settings: BTreeMap::new(),
+            observer: None,
         }
     }
 }

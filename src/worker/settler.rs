@@ -22,8 +22,17 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn held(&self) -> Option<&Held> {
+    pub(super) fn held(&self) -> Option<&Held> {
         self.lease.jobs.get(self.index)
+    }
+
+    pub(super) fn settle(&self) -> &Settle {
+        &self.settle
+    }
+
+    /// Canaries do not count as work.
+    pub(super) fn is_canary(&self) -> bool {
+        self.lease.canary
     }
 }
 
@@ -76,7 +85,6 @@ async fn send(core: &Core, batch: &[Outcome]) -> Option<Vec<Settled>> {
     while answers.len() < batch.len() {
         let items =
             batch.iter().skip(answers.len()).take(size).map(|outcome| outcome.settle.clone()).collect();
-        core.calling();
         let answer = core.store.settle(&core.options.tier, items).await;
         if let Some(some) = core.heard("settler", answer) {
             answers.extend(some);
@@ -156,6 +164,7 @@ fn account(core: &Arc<Core>, batch: &[Outcome], answers: &[Settled]) {
             }
         }
     }
+    super::counts::count(core, batch, answers);
     core.completed.fetch_add(completed, Relaxed);
     core.failed.fetch_add(failed, Relaxed);
     core.lost.fetch_add(lost, Relaxed);

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::baseline::Baseline;
 use super::canary::{Canaries, Canary};
+use super::counts::{self, Counts};
 use super::lease::{Cause, Lease, millis};
 use super::obey::Obeyed;
 use super::options::{Options, host};
@@ -17,6 +18,7 @@ use super::outage::Outage;
 use super::ready::Ready;
 use super::settler::Outcome;
 use super::status::Status;
+use super::watch::Watch;
 use super::{Ended, Facts};
 use crate::activation::WorkerState;
 use crate::clock::{self, Timestamp};
@@ -65,12 +67,12 @@ pub(super) struct Core {
     pub(super) failed: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) returned: AtomicU64,
+    pub(super) counts: Mutex<Counts>,
     pub(super) stuck: AtomicUsize,
     pub(super) generation: AtomicU64,
-    pub(super) ticks: AtomicU64,
+    ticks: AtomicU64,
+    ticked_at: OnceLockMs,
     pub(super) runtime_tick: AtomicU64,
-    /// When the last call to the store was made: an idle worker spreads them out.
-    pub(super) last_call: AtomicU64,
     claimed_at: OnceLockMs,
     pub(super) progress_at: OnceLockMs,
     pub(super) backlog: AtomicBool,
@@ -111,6 +113,7 @@ pub(super) struct Core {
     pub(super) silence: CancellationToken,
 
     pub(super) outage: Outage,
+    pub(super) watch: Watch,
     pub(super) status: Mutex<Status>,
     pub(super) state: watch::Sender<WorkerState>,
     ended: watch::Sender<Option<Ended>>,
@@ -178,11 +181,12 @@ impl Core {
             failed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             returned: AtomicU64::new(0),
+            counts: Mutex::new(counts::none_yet(registry.infos().map(|info| (&info.queue, &info.kind)))),
             stuck: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
+            ticked_at: OnceLockMs::default(),
             runtime_tick: AtomicU64::new(0),
-            last_call: AtomicU64::new(0),
             claimed_at: OnceLockMs::default(),
             progress_at: OnceLockMs::default(),
             backlog: AtomicBool::new(false),
@@ -209,6 +213,7 @@ impl Core {
             over: CancellationToken::new(),
             silence: CancellationToken::new(),
             outage: Outage::default(),
+            watch: Watch::default(),
             status: Mutex::new(Status::new()),
             state: watch::Sender::new(WorkerState::Starting),
             ended: watch::Sender::new(None),
@@ -261,11 +266,6 @@ impl Core {
 
     // ---- the store's answers
 
-    /// A call is about to be made.
-    pub(super) fn calling(&self) {
-        self.last_call.store(self.now_ms(), Relaxed);
-    }
-
     /// Notes how a call of a part went. A store that refuses for good ends the worker: it could only pretend to work.
     pub(super) fn heard<T>(&self, part: &'static str, answer: Result<T, StoreError>) -> Option<T> {
         match answer {
@@ -289,6 +289,17 @@ impl Core {
             Ok(value) => Some(value),
             Err(error) => self.heard(part, Err(error)),
         }
+    }
+
+    /// The claim loop turned.
+    pub(super) fn tick(&self) {
+        self.ticks.fetch_add(1, Relaxed);
+        self.ticked_at.set(self.now_ms());
+    }
+
+    /// How often it did, and how long ago it last did.
+    pub(super) fn ticks(&self, now_ms: u64) -> (u64, Duration) {
+        (self.ticks.load(Relaxed), self.ticked_at.age(now_ms).unwrap_or(Duration::from_millis(now_ms)))
     }
 
     pub(super) fn claim_answered(&self) {

@@ -1,5 +1,5 @@
 //! Promotes what is due, rescues what lost its worker, expires, un-parks and trims: at the start, when the next job is
-//! due, when something new came that may be due earlier, and every third of a lease.
+//! due, when something new came that may be due earlier, and two or three times in a lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,13 @@ use crate::store::{SweepAsk, Wake};
 const BETWEEN: Duration = Duration::from_millis(50);
 
 pub(super) async fn sweep(core: Arc<Core>) {
-    let every = (core.options.lease / 3).max(BETWEEN);
+    let every = (core.options.lease * 2 / 5).max(BETWEEN);
     let mut reconnect = Reconnect::new(Duration::from_millis(200), RECONNECT);
     let mut wake: Option<Box<dyn Wake>> = None;
     loop {
         if wake.is_none() {
-            core.calling();
             wake = core.subscribed("sweeper", core.store.subscribe(&core.options.tier).await);
         }
-        core.calling();
         let swept = match wake {
             Some(_) => core.heard("sweeper", core.store.sweep(ask(&core)).await),
             None => None,

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::running::ready;
 use super::sandbox::Sandbox;
 use crate::both::Engine;
 
@@ -19,8 +20,8 @@ fn until(sandbox: &Sandbox, state: &str) -> Value {
 
 fn a_worker_is_shown_quieted_resumed_dumped_and_stopped(engine: Engine) {
     let sandbox = Sandbox::on(engine);
-    let mut running = sandbox.work(&["--name", "w-1"]);
-    running.line("worker started");
+    let running = sandbox.work(&["--name", "w-1"]);
+    ready(&sandbox);
     let seen = until(&sandbox, "active");
     assert!(seen["health"].as_str().unwrap().starts_with("127.0.0.1:"), "{seen}");
     assert_eq!(sandbox.run(&["worker", "list", "-o", "name"]).exits(0).out, "w-1\n");
@@ -28,26 +29,28 @@ fn a_worker_is_shown_quieted_resumed_dumped_and_stopped(engine: Engine) {
     for part in ["active for", "canary     passed", "release    default", "kinds      echo v1", "/readyz"] {
         assert!(shown.out.contains(part), "{part}: {}", shown.out);
     }
-    sandbox.run(&["worker", "quiet", "w-1", "--dry-run"]).exits(0).says("would quiet worker w-1 for 30m 00s");
+    sandbox
+        .run(&["worker", "quiet", "w-1", "--dry-run"])
+        .exits(0)
+        .tells("would quiet worker w-1 for 30m 00s");
     assert_eq!(worker(&sandbox)["state"], "active");
     let quiet = sandbox.run(&["worker", "quiet", "w-1", "--for", "10m", "--reason", "INC-4711"]).exits(0);
     assert!(quiet.out.contains("1 of 1 living workers are"), "{}", quiet.out);
     let seen = worker(&sandbox);
     assert_eq!((&seen["state"], &seen["quiet"]["reason"]), (&"quiet".into(), &"INC-4711".into()), "{seen}");
     assert!(seen["quiet"]["until"].is_string() && seen["quiet"]["owner"].is_string(), "{seen}");
-    sandbox.run(&["status"]).exits(0).says("INC-4711");
-    sandbox.run(&["worker", "resume", "w-1"]).exits(0).says("worker w-1 may claim again");
+    sandbox.run(&["status"]).exits(0).tells("INC-4711");
+    sandbox.run(&["worker", "resume", "w-1"]).exits(0).tells("worker w-1 may claim again");
     until(&sandbox, "active");
     sandbox.run(&["worker", "dump", "w-1"]).exits(0).says("0 jobs run now");
-    sandbox.run(&["worker", "stop", "w-1", "--reason", "moving"]).exits(0).says("has stopped");
+    sandbox.run(&["worker", "stop", "w-1", "--reason", "moving"]).exits(0).tells("has stopped");
     running.ended().exits(0);
 }
 
 fn slips_are_told_and_change_nothing(engine: Engine) {
     let sandbox = Sandbox::on(engine);
-    let mut running = sandbox.work(&["--name", "w-1"]);
-    running.line("worker started");
-    until(&sandbox, "active");
+    let _running = sandbox.work(&["--name", "w-1"]);
+    ready(&sandbox);
     sandbox.run(&["worker", "quiet", "w-2"]).exits(10).says("there is no worker `w-2`");
     sandbox.run(&["worker", "show", "W 2"]).exits(2).says("bad worker name");
     sandbox.run(&["worker", "quiet"]).exits(2).says("name one worker, or `--release R`, or `--all`");

@@ -63,12 +63,15 @@ impl Store for Faulty {
         unreachable!("not used by these tests")
     }
     async fn census(&self, _: &Tier) -> Result<Census, StoreError> {
-        unreachable!("not used by these tests")
+        std::future::pending().await
     }
     async fn activation(&self, _: &Tier) -> Result<Option<Activation>, StoreError> {
         unreachable!("not used by these tests")
     }
     async fn flip(&self, _: &Tier, _: Option<u64>, _: Flip, _: &Actor) -> Result<Flipped, StoreError> {
+        unreachable!("not used by these tests")
+    }
+    async fn commit(&self, _: &Tier, _: u64, _: &Actor) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
     async fn record(&self, _: &Tier, _: Space, _: &str) -> Result<Option<Record>, StoreError> {
@@ -119,6 +122,6 @@ impl Store for Faulty {
         unreachable!("not used by these tests")
     }
     async fn probe(&self, _: &Tier) -> Result<Timestamp, StoreError> {
-        unreachable!("not used by these tests")
+        Err(self.error())
     }
 }

@@ -306,6 +306,15 @@ pub(crate) async fn rule_03_canaries_are_settled_once_and_under_their_lease(rig:
     }
 }
 
+/// Every worker of a fleet sends one every few seconds: the others must not ask for work each time.
+pub(crate) async fn a_canary_wakes_nobody(rig: Rig) {
+    let mut wake = rig.store.subscribe(&rig.tier).await.unwrap();
+    rig.add(canary(&rig, 1, &Hand::new("w-1", "r1"), 99)).await;
+    assert!(!wake.woken(Duration::from_millis(100)).await);
+    rig.add_many(1).await;
+    super::control::heard(&mut wake).await;
+}
+
 pub(crate) async fn a_canary_that_is_given_back_waits_in_its_lane_again(rig: Rig) {
     let hand = Hand::new("w-1", "r1");
     let (id, next) = (rig.add(canary(&rig, 1, &hand, 99)).await, rig.add(canary(&rig, 2, &hand, 99)).await);

@@ -57,11 +57,15 @@ async fn a_file_that_is_not_a_database() {
 async fn an_older_schema_grows_and_keeps_what_it_holds() {
     let place = place();
     drop(healthy(&place.file).await);
-    drop(sql(&place.file, "DROP TABLE uniq_kept; PRAGMA user_version = 1000")); // as version 1.0 left it
+    drop(sql(
+        &place.file,
+        "DROP TABLE uniq_kept; DROP TABLE pause; DROP TABLE controls; DROP INDEX job_canary; PRAGMA user_version = 1000",
+    )); // as version 1.0 left it
     let store = healthy(&place.file).await;
     assert_eq!(store.census(&Tier::default()).await.unwrap().queues[0].inserted_total, 2);
     let unique = sluicegate::job::Unique { key: "k".into(), window: None, states: None };
     store.insert(&Tier::default(), vec![job(2).unique(unique)]).await.expect("an insert");
+    assert_eq!(store.pauses(&Tier::default()).await.expect("a list"), []);
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ macro_rules! conformance {
                     canaries_that_nobody_takes_expire
                     rule_03_canaries_are_settled_once_and_under_their_lease
                     a_canary_that_is_given_back_waits_in_its_lane_again
+                    a_canary_wakes_nobody
                     rule_06_a_canary_is_inserted_once
                     a_canary_without_a_worker_is_refused_and_nobody_can_name_their_queue
                     canaries_can_be_called_off_and_do_not_come_back
@@ -93,6 +94,8 @@ macro_rules! conformance {
                     rule_04_dead_man_reverts_at_the_fallbacks_poll_only
                     rule_04_dead_man_fires_when_there_is_nothing_to_take
                     rule_04_dead_man_is_disarmed_by_a_confirmation
+                    rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_man
+                    rule_04_a_commit_must_name_the_present_generation
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;
                 active flow:

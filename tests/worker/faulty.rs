@@ -141,6 +141,9 @@ impl Store for Faulty {
     ) -> Result<Flipped, StoreError> {
         self.through("flip")?.flip(tier, expect, next, by).await
     }
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+        self.through("commit")?.commit(tier, generation, by).await
+    }
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         self.through("record")?.record(tier, space, key).await
     }

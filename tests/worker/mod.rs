@@ -10,8 +10,9 @@
 )]
 
 pub(crate) mod bench;
+mod counts;
 mod ends;
-mod faulty;
+pub(crate) mod faulty;
 mod jobs;
 mod leases;
 mod orders;

@@ -89,6 +89,26 @@ impl RedisStore {
         self.install(tier, current.as_ref(), &to, by, "activation.flipped").await
     }
 
+    /// Lets a provisional activation stand. Between the look and the step that writes, another one may let it stand too;
+    /// then the ledger has both.
+    pub(super) async fn commit_tier(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
+        match self.read_activation(tier).await? {
+            Some(current) if current.generation == generation => {
+                if current.mode == Mode::Committed {
+                    return Ok(Flipped::Now(current));
+                }
+                let to = current.committed();
+                self.install(tier, Some(&current), &to, by, "activation.committed").await
+            }
+            other => Ok(Flipped::Raced(other)),
+        }
+    }
+
     /// Installs an activation if the generation is still that of `from`, and records it.
     pub(super) async fn install(
         &self,
@@ -219,6 +239,9 @@ impl RedisStore {
             2 => Ok(Beat::Superseded),
             known => {
                 let (now, control) = (values.time()?, u64::try_from(values.int()?).unwrap_or_default());
+                if values.left() > 0 {
+                    self.server.told_policy(values.text()?);
+                }
                 if known == 1 && presence.joining {
                     self.take_over(tier, presence).await?;
                 }

@@ -208,6 +208,10 @@ impl Store for RedisStore {
         self.flip_tier(tier, expect, &next, by).await
     }
 
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+        self.commit_tier(tier, generation, by).await
+    }
+
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         Ok(self.read_records(tier, space, None, 1, Some(key)).await?.pop())
     }

@@ -13,8 +13,10 @@ use crate::store::{About, Durability, ErrorKind, StoreError};
 
 /// Older servers lack what the scripts need (`#!lua` flags).
 const LEAST: (u32, u32) = (7, 0);
-/// How often the settings are read again: an idle worker, which sweeps every five seconds, does it every ten.
+/// How often the settings are read again…
 const EVERY: Duration = Duration::from_secs(6);
+/// …by a process whose workers beat: every beat brings the one setting that can lose jobs that are stored already.
+const EVERY_WITH_BEATS: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Server {
@@ -28,6 +30,8 @@ struct Known {
     /// Why nobody may work on it.
     unsafe_because: Option<(String, String)>,
     read_at: Option<Instant>,
+    /// When a beat last told the policy.
+    told_at: Option<Instant>,
 }
 
 /// What the server says of itself.
@@ -123,7 +127,7 @@ impl Facts {
 
 impl Server {
     pub(super) fn new(options: Options) -> Self {
-        let known = Known { facts: Facts::default(), unsafe_because: None, read_at: None };
+        let known = Known { facts: Facts::default(), unsafe_because: None, read_at: None, told_at: None };
         Self { options, known: Mutex::new(known) }
     }
 
@@ -177,10 +181,7 @@ impl Server {
         let mut known = self.known();
         known.facts = facts;
         known.read_at = Some(instant());
-        known.unsafe_because = risk
-            .as_ref()
-            .filter(|(kind, ..)| *kind == ErrorKind::Unsafe)
-            .map(|(_, why, hint)| (why.clone(), hint.clone()));
+        known.unsafe_because = danger(risk.as_ref());
         drop(known);
         match risk {
             None => Ok(()),
@@ -188,11 +189,24 @@ impl Server {
         }
     }
 
+    /// A beat told the policy; nothing, when it may not be asked.
+    pub(super) fn told_policy(&self, policy: Option<String>) {
+        let Some(policy) = policy.filter(|policy| !policy.is_empty()) else { return };
+        let mut known = self.known();
+        known.told_at = Some(instant());
+        if known.facts.policy.as_ref() != Some(&policy) {
+            known.facts.policy = Some(policy);
+            known.unsafe_because = danger(known.facts.risk(self.options).as_ref());
+        }
+    }
+
     /// The same, unless it was done a moment ago.
     pub(super) async fn judge_now_and_then(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
         let due = {
             let mut known = self.known();
-            let due = known.read_at.is_none_or(|at| at.elapsed() >= EVERY);
+            let told = known.told_at.is_some_and(|at| at.elapsed() < EVERY);
+            let every = if told { EVERY_WITH_BEATS } else { EVERY };
+            let due = known.read_at.is_none_or(|at| at.elapsed() >= every);
             if due {
                 known.read_at = Some(instant()); // one of many callers reads
             }
@@ -217,6 +231,12 @@ impl Server {
             }
         }
     }
+}
+
+/// What of a risk forbids to work there: why, and the way out.
+fn danger(risk: Option<&(ErrorKind, String, String)>) -> Option<(String, String)> {
+    let (_, why, hint) = risk.filter(|(kind, ..)| *kind == ErrorKind::Unsafe)?;
+    Some((why.clone(), hint.clone()))
 }
 
 /// Everything, in two calls. Managed servers do not allow CONFIG: then the fsync policy is unknown, and counts as the worse one.

@@ -22,27 +22,27 @@ pub(super) fn waiting(session: &mut Session, tid: i64, worker: &WorkerName) -> S
     Ok(waits.then_some(pid))
 }
 
-/// Deletes ended canaries that are too old or too many, oldest first; says how many.
+/// The terms of the index `job_canary`, word for word: without them it is not used.
+const ENDED: &str = "SELECT seq, state FROM job WHERE tid = ?1 AND pid < 0 AND state >= 5";
+
+fn too_old() -> String {
+    format!("{ENDED} AND fin_at < ?2 ORDER BY fin_at LIMIT {TRIM}")
+}
+
+/// All but the newest.
+fn too_many() -> String {
+    format!("{ENDED} ORDER BY fin_at DESC LIMIT {TRIM} OFFSET ?2")
+}
+
+/// Deletes ended canaries that are too old, or else too many; says how many.
 pub(super) fn trim(session: &mut Session, tid: i64) -> Step<u64> {
-    // The terms of the index, word for word: without them it is not used.
-    const ENDED: &str = "SELECT seq, state FROM job WHERE tid = ?1 AND pid < 0 AND state >= 5";
-    let keep = i64::try_from(KEEP_CANARIES_PER_TIER).unwrap_or(i64::MAX);
-    let old = session.now.minus(KEEP_CANARIES).ms();
-    let mut found: Vec<(i64, i64)> = Vec::new();
-    {
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let mut aged =
-            session.conn.prepare_cached(&format!("{ENDED} AND fin_at < ?2 ORDER BY fin_at LIMIT ?3"))?;
-        for row in aged.query_map(params![tid, old, TRIM], read)? {
-            found.push(row?);
-        }
-        if found.is_empty() {
-            let mut over =
-                session.conn.prepare_cached(&format!("{ENDED} ORDER BY fin_at DESC LIMIT ?2 OFFSET ?3"))?;
-            for row in over.query_map(params![tid, TRIM, keep], read)? {
-                found.push(row?);
-            }
-        }
+    let find = |sql: &str, bound: i64| -> rusqlite::Result<Vec<(i64, i64)>> {
+        let mut statement = session.conn.prepare_cached(sql)?;
+        statement.query_map(params![tid, bound], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    };
+    let mut found = find(&too_old(), session.now.minus(KEEP_CANARIES).ms())?;
+    if found.is_empty() {
+        found = find(&too_many(), i64::try_from(KEEP_CANARIES_PER_TIER).unwrap_or(i64::MAX))?;
     }
     let mut trimmed = 0;
     for (seq, code) in found {
@@ -52,4 +52,22 @@ pub(super) fn trim(session: &mut Session, tid: i64) -> Step<u64> {
         }
     }
     Ok(trimmed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn rule_08_trimming_canaries_looks_at_nothing_else_and_sorts_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = crate::store::sqlite::schema::open_writer(&folder.path().join("jobs.db"), 1_000).unwrap();
+        for sql in [too_old(), too_many()] {
+            let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let lines = plan.query_map(params![1, 1], |row| row.get::<_, String>(3)).unwrap();
+            let lines: Vec<String> = lines.map(Result::unwrap).collect();
+            assert!(lines.len() == 1 && lines.iter().all(|line| line.contains("job_canary")), "{lines:#?}");
+        }
+    }
 }

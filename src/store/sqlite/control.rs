@@ -77,6 +77,23 @@ pub(super) fn flip(
     Ok(Flipped::Now(to))
 }
 
+/// Lets a provisional activation stand.
+pub(super) fn commit(session: &mut Session, tier: &Tier, generation: u64, by: &Actor) -> Step<Flipped> {
+    let tid = tid(session, tier)?;
+    let current = activation(session, tid)?;
+    match current {
+        Some(current) if current.generation == generation => {
+            if current.mode == Mode::Provisional {
+                let to = current.committed();
+                install(session, tid, Some(&current), &to, by, "activation.committed")?;
+                return Ok(Flipped::Now(to));
+            }
+            Ok(Flipped::Now(current))
+        }
+        other => Ok(Flipped::Raced(other)),
+    }
+}
+
 pub(super) fn append(session: &mut Session, tid: i64, event: &str, by: &Actor, detail: &str) -> Step<u64> {
     let seq: i64 = session
         .conn

@@ -86,7 +86,9 @@ fn one(session: &mut Session, tid: i64, job: &NewJob, durability: Durability) ->
     }
     session.moved(sid, None, Some(state));
     session.count(sid, INSERTED);
-    session.wake();
+    if job.extras.canary.is_none() {
+        session.wake(); // a canary wakes nobody: a fleet of workers sends one every few seconds each
+    }
     Ok(Insert::Stored { id: job.id, state, durability })
 }
 

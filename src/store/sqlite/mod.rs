@@ -338,6 +338,15 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+        let (tier, by) = (tier.clone(), by.clone());
+        self.writer
+            .run(durable("commit the activation"), move |session| {
+                control::commit(session, &tier, generation, &by)
+            })
+            .await
+    }
+
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         let (tier, key, now) = (tier.clone(), key.to_owned(), self.clock.now());
         self.read("read a record", move |conn| match read::tier_id(conn, &tier)? {

@@ -92,12 +92,15 @@ fn folder_of(url: &StoreUrl) -> Result<PathBuf, CliError> {
     })
 }
 
-/// Whether a `dev` runs on this store. Touches nothing.
+/// Whether a `dev` runs on this store; none does for a user who has no folder for it. Touches nothing.
 pub(super) fn is_running(url: &StoreUrl) -> bool {
-    // Where data belongs nowhere, no `dev` can have begun.
-    let Ok(folder) = folder_of(url) else { return false };
-    let Ok(file) = File::open(folder.join("dev.lock")) else { return false };
-    flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_err()
+    let Some(path) = folder_of(url).ok().map(|folder| folder.join("dev.lock")) else { return false };
+    // The lock is tried only where that process lives: even a moment of it would refuse a `dev` that starts just now.
+    let pid = std::fs::read_to_string(&path).unwrap_or_default();
+    if pid.parse::<u32>().is_ok_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        return false;
+    }
+    File::open(path).is_ok_and(|file| flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// One `dev` per folder; the second is told of the first. The lock goes with the process, however it ends.

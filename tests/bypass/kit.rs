@@ -207,8 +207,11 @@ impl Site {
 
     pub(super) async fn reaches(&self, job: &Enqueued, state: State) -> JobRecord {
         eventually(&format!("{} is {state}", job.id), async || {
-            let now = self.get(job).await;
-            if now.state == state { Ok(now) } else { Err(format!("{} {:?}", now.state, now.history)) }
+            // What was stored late may not be there yet.
+            match self.store.get(&Tier::default(), job.id).await.expect("an answer") {
+                Some(now) if now.state == state => Ok(now),
+                other => Err(format!("{:?}", other.map(|now| (now.state, now.history)))),
+            }
         })
         .await
     }

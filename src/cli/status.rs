@@ -13,7 +13,7 @@ use crate::clock::{Timestamp, human};
 use crate::health::tier::{GateAsk, look};
 use crate::job::State;
 use crate::names::{DEFAULT_RELEASE, Release, escaped};
-use crate::store::{Census, Seen};
+use crate::store::{Census, Presence, Seen};
 
 pub(super) async fn run(ctx: &Context) -> CliResult {
     let (store, tier) = ctx.open().await?;
@@ -55,6 +55,9 @@ fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) ->
             None | Some(DEFAULT_RELEASE) => "work".into(),
             Some(release) => format!("work --release {release}"),
         };
+    }
+    if workers.iter().any(|seen| seen.presence.fault.is_some()) {
+        return "doctor".into();
     }
     for state in [State::Dead, State::Parked, State::Retryable] {
         if jobs(state) > 0 {
@@ -112,6 +115,14 @@ fn activation_line(activation: Option<&Activation>, now: Timestamp) -> String {
     }
 }
 
+/// Why it is in its state; a step that failed says more than the state that it is stuck in.
+fn reason(presence: &Presence) -> String {
+    match &presence.fault {
+        Some(fault) => format!("{}: {}", fault.code.as_str(), fault.detail),
+        None => presence.reason.clone().unwrap_or_default(),
+    }
+}
+
 pub(super) fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliError> {
     let row = |seen: &Seen| {
         let presence = &seen.presence;
@@ -132,7 +143,7 @@ pub(super) fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliEr
             ago(presence.progress_age),
             presence.completed.to_string(),
             presence.failed.to_string(),
-            presence.reason.clone().unwrap_or_default(),
+            reason(presence),
         ]
     };
     let headers =

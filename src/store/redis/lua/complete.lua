@@ -54,7 +54,10 @@ for g = 2, #ARGV, 6 do
     end
     call('HSET', P .. 'completed', unpack(values))
     if queue == '~canary' then -- theirs is another retention
-      for i = 1, n do call('ZADD', P .. 'canaries', now, values[i * 2 - 1]) end
+      for i = 1, n do
+        call('ZADD', P .. 'canaries', now, values[i * 2 - 1])
+        call('ZREM', P .. 'expiry', values[i * 2 - 1]) -- or every idle worker's next sweep would come across it
+      end
     else
       call('RPUSH', P .. 'done:' .. queue, string.char(flags) .. pack('>I6', now) .. trim .. ids)
       keep[queue] = call('HINCRBY', P .. 'kept', queue, n)

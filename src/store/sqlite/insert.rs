@@ -1,5 +1,7 @@
 //! Inserting jobs: idempotent by id, unique by key.
 
+use std::sync::LazyLock;
+
 use rusqlite::{OptionalExtension as _, params};
 
 use super::session::{Session, Step, StepError, tid};
@@ -11,6 +13,11 @@ use crate::names::Tier;
 use crate::store::digest::{INSERTED, content_digest};
 use crate::store::{Durability, ErrorKind, Insert, StoreError};
 
+/// Rows of one INSERT: opening the table and its five indexes costs as much as three rows.
+const ROWS: usize = 25;
+/// Parameters of a row, after the two that all rows share.
+const COLUMNS: usize = 10;
+
 pub(super) fn insert(
     session: &mut Session,
     tier: &Tier,
@@ -18,24 +25,52 @@ pub(super) fn insert(
     durability: Durability,
 ) -> Step<Vec<Insert>> {
     let tid = tid(session, tier)?;
-    jobs.iter().map(|job| one(session, tid, job, durability)).collect()
+    let mut answers = Vec::with_capacity(jobs.len());
+    let mut drafts = Vec::with_capacity(jobs.len().min(ROWS));
+    for job in jobs {
+        // What answers for a job with a key may be one of those that are still to be written.
+        let keyed = job.extras.unique.is_some() || job.extras.idempotency_key.is_some();
+        if keyed || drafts.len() == ROWS {
+            write(session, tid, &mut drafts, durability, &mut answers)?;
+        }
+        if keyed && let Some(answer) = known(session, tid, job)? {
+            answers.push(answer);
+            continue;
+        }
+        drafts.push(draft(session, tid, job)?);
+    }
+    write(session, tid, &mut drafts, durability, &mut answers)?;
+    Ok(answers)
 }
 
-fn one(session: &mut Session, tid: i64, job: &NewJob, durability: Durability) -> Step<Insert> {
+/// The answer of what has the idempotency key or the unique key of a job already.
+fn known(session: &mut Session, tid: i64, job: &NewJob) -> Step<Option<Insert>> {
     if job.extras.idempotency_key.is_some()
         && let Some(answer) = remembered(session, tid, job)?
     {
-        return Ok(answer);
+        return Ok(Some(answer));
     }
-    if let Some(unique) = &job.extras.unique {
-        // A job that was stored before answers for itself, whoever holds its key by now.
-        if let Some(answer) = existing(session, tid, job)? {
-            return Ok(answer);
-        }
-        if let Some(answer) = held(session, tid, unique)? {
-            return Ok(answer);
-        }
+    let Some(unique) = &job.extras.unique else { return Ok(None) };
+    // A job that was stored before answers for itself, whoever holds its key by now.
+    match existing(session, tid, job)? {
+        Some(answer) => Ok(Some(answer)),
+        None => held(session, tid, unique),
     }
+}
+
+/// A row that is still to be written.
+struct Draft<'a> {
+    job: &'a NewJob,
+    seq: i64,
+    sid: i64,
+    pid: i64,
+    state: State,
+    run_at: Option<Timestamp>,
+    exp_at: Option<Timestamp>,
+    extras: Option<String>,
+}
+
+fn draft<'a>(session: &mut Session, tid: i64, job: &'a NewJob) -> Step<Draft<'a>> {
     let now = session.now;
     let run_at = match job.when {
         When::Now => None,
@@ -43,51 +78,130 @@ fn one(session: &mut Session, tid: i64, job: &NewJob, durability: Durability) ->
         When::At(time) => Some(time),
     };
     let run_at = run_at.filter(|time| *time > now);
-    let state = if run_at.is_some() { State::Scheduled } else { State::Available };
-    let expires = job.expiry.map(|expiry| match expiry {
+    let exp_at = job.expiry.map(|expiry| match expiry {
         Expiry::After(span) => now.plus(span),
         Expiry::At(time) => time,
     });
-    let extras = if job.extras.is_empty() { None } else { Some(to_json(&job.extras)?) };
     let Session { conn, names, .. } = session;
     let (sid, pid) = names.place(conn, tid, &job.queue, &job.kind, job.priority)?;
-    let seq = session.next()?;
-    let stored = session
-        .conn
-        .prepare_cached(
-            "INSERT INTO job(seq, tid, id, sid, pid, ord, state, version, enq_at, run_at, exp_at, args, extras)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?1, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT(tid, id) DO NOTHING",
-        )?
-        .execute(params![
-            seq,
-            tid,
-            job.id.as_bytes(),
-            sid,
-            pid,
-            hot(state),
-            job.version,
-            now.ms(),
-            run_at.map(Timestamp::ms),
-            expires.map(Timestamp::ms),
-            job.args.as_str(),
-            extras
-        ])?;
-    if stored == 0 {
-        return existing(session, tid, job)?.ok_or(StepError::Sql(rusqlite::Error::QueryReturnedNoRows));
+    Ok(Draft {
+        job,
+        seq: session.next()?,
+        sid,
+        pid,
+        state: if run_at.is_some() { State::Scheduled } else { State::Available },
+        run_at,
+        exp_at,
+        extras: if job.extras.is_empty() { None } else { Some(to_json(&job.extras)?) },
+    })
+}
+
+/// Writes the drafts, a full set of them with one statement, and answers for each.
+fn write(
+    session: &mut Session,
+    tid: i64,
+    drafts: &mut Vec<Draft<'_>>,
+    durability: Durability,
+    answers: &mut Vec<Insert>,
+) -> Step<()> {
+    let at_a_time = if drafts.len() == ROWS { ROWS } else { 1 };
+    for rows in drafts.chunks(at_a_time) {
+        let all = write_rows(session, tid, rows)? == rows.len();
+        let mut ready = Vec::with_capacity(rows.len());
+        for draft in rows {
+            let stored = all || (rows.len() > 1 && is_stored(session, draft.seq)?);
+            answers.push(if stored {
+                Insert::Stored { id: draft.job.id, state: draft.state, durability }
+            } else {
+                existing(session, tid, draft.job)?
+                    .ok_or(StepError::Sql(rusqlite::Error::QueryReturnedNoRows))?
+            });
+            if stored {
+                follow(session, tid, draft)?;
+                if draft.state == State::Available {
+                    ready.push((draft.pid, draft.seq));
+                }
+            }
+        }
+        line_up(session, &ready)?;
     }
-    if state == State::Available {
-        session
-            .conn
-            .prepare_cached("INSERT INTO ready(pid, ord, seq) VALUES(?1, ?2, ?2)")?
-            .execute([pid, seq])?;
+    drafts.clear();
+    Ok(())
+}
+
+/// Writes rows of `job`; says how many of them were new.
+fn write_rows(session: &Session, tid: i64, rows: &[Draft<'_>]) -> Step<usize> {
+    static MANY: LazyLock<String> = LazyLock::new(|| insert_sql(ROWS));
+    static ONE: LazyLock<String> = LazyLock::new(|| insert_sql(1));
+    let mut statement = session.conn.prepare_cached(if rows.len() == ROWS { &MANY } else { &ONE })?;
+    statement.raw_bind_parameter(1, tid)?;
+    statement.raw_bind_parameter(2, session.now.ms())?;
+    for (row, at) in rows.iter().zip((3..).step_by(COLUMNS)) {
+        statement.raw_bind_parameter(at, row.seq)?;
+        statement.raw_bind_parameter(at + 1, row.job.id.as_bytes())?;
+        statement.raw_bind_parameter(at + 2, row.sid)?;
+        statement.raw_bind_parameter(at + 3, row.pid)?;
+        statement.raw_bind_parameter(at + 4, hot(row.state))?;
+        statement.raw_bind_parameter(at + 5, row.job.version)?;
+        statement.raw_bind_parameter(at + 6, row.run_at.map(Timestamp::ms))?;
+        statement.raw_bind_parameter(at + 7, row.exp_at.map(Timestamp::ms))?;
+        statement.raw_bind_parameter(at + 8, row.job.args.as_str())?;
+        statement.raw_bind_parameter(at + 9, row.extras.as_deref())?;
     }
-    if let Some(unique) = &job.extras.unique {
-        hold(session, tid, &unique.key, seq)?;
+    Ok(statement.raw_execute()?)
+}
+
+fn insert_sql(rows: usize) -> String {
+    let row = |n: usize| {
+        let [seq, id, sid, pid, state, version, run_at, exp_at, args, extras]: [usize; COLUMNS] =
+            std::array::from_fn(|column| 3 + n * COLUMNS + column);
+        format!(
+            "(?{seq}, ?1, ?{id}, ?{sid}, ?{pid}, ?{seq}, ?{state}, ?{version}, ?2, ?{run_at}, ?{exp_at}, ?{args}, ?{extras})"
+        )
+    };
+    let rows: Vec<String> = (0..rows).map(row).collect();
+    format!(
+        "INSERT INTO job(seq, tid, id, sid, pid, ord, state, version, enq_at, run_at, exp_at, args, extras)
+         VALUES {} ON CONFLICT(tid, id) DO NOTHING",
+        rows.join(", ")
+    )
+}
+
+fn is_stored(session: &Session, seq: i64) -> Step<bool> {
+    Ok(session.conn.prepare_cached("SELECT 1 FROM job WHERE seq = ?1")?.exists([seq])?)
+}
+
+/// Entries of new jobs in their ready lists.
+fn line_up(session: &Session, entries: &[(i64, i64)]) -> Step<()> {
+    static MANY: LazyLock<String> = LazyLock::new(|| ready_sql(ROWS));
+    static ONE: LazyLock<String> = LazyLock::new(|| ready_sql(1));
+    let at_a_time = if entries.len() == ROWS { ROWS } else { 1 };
+    let mut statement = session.conn.prepare_cached(if at_a_time == ROWS { &MANY } else { &ONE })?;
+    for rows in entries.chunks(at_a_time) {
+        for ((pid, seq), at) in rows.iter().zip((1..).step_by(2)) {
+            statement.raw_bind_parameter(at, pid)?;
+            statement.raw_bind_parameter(at + 1, seq)?;
+        }
+        statement.raw_execute()?;
     }
-    session.moved(sid, None, Some(state));
-    session.count(sid, INSERTED);
+    Ok(())
+}
+
+fn ready_sql(rows: usize) -> String {
+    let row = |n: usize| format!("(?{pid}, ?{seq}, ?{seq})", pid = 2 * n + 1, seq = 2 * n + 2);
+    let rows: Vec<String> = (0..rows).map(row).collect();
+    format!("INSERT INTO ready(pid, ord, seq) VALUES {}", rows.join(", "))
+}
+
+/// What follows from a new row beside its place in a ready list: its unique key, and the counters.
+fn follow(session: &mut Session, tid: i64, draft: &Draft<'_>) -> Step<()> {
+    if let Some(unique) = &draft.job.extras.unique {
+        hold(session, tid, &unique.key, draft.seq)?;
+    }
+    session.moved(draft.sid, None, Some(draft.state));
+    session.count(draft.sid, INSERTED);
     session.wake();
-    Ok(Insert::Stored { id: job.id, state, durability })
+    Ok(())
 }
 
 /// Running is not written into a job's row: it is held by a lease and has no entry in `ready`.

@@ -114,6 +114,7 @@ macro_rules! conformance {
                     pages_are_newest_first_and_complete
                     pages_refuse_a_token_that_is_none
                     pages_are_filtered
+                    a_large_batch_completes_like_each_of_its_jobs
                     pages_find_a_needle_behind_many
                     census_tells_the_oldest_wait
                     census_counts_per_queue_and_kind

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::control;
-use super::insert::{self, state_from};
+use super::insert;
 use super::session::{Session, Step, tid};
 use super::settle::end_waiting;
 use super::sweep::make_available;
@@ -38,17 +38,16 @@ pub(super) fn bulk(
 }
 
 fn one(session: &mut Session, tid: i64, id: JobId, action: Action) -> Step<Acted> {
-    type Found = (i64, i64, i64, i64, i64, bool);
+    type Found = (i64, i64, i64, i64);
     let found: Option<Found> = session
         .conn
-        .prepare_cached(
-            "SELECT seq, sid, state, pid, ord, EXISTS(SELECT 1 FROM ready r WHERE r.pid = job.pid AND r.ord = job.ord)
-             FROM job WHERE tid = ?1 AND id = ?2",
-        )?
-        .query_row(params![tid, id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)))
+        .prepare_cached("SELECT seq, sid, pid, ord FROM job WHERE tid = ?1 AND id = ?2")?
+        .query_row(params![tid, id.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
         .optional()?;
-    let Some((seq, sid, code, pid, ord, ready)) = found else { return Ok(Acted::NotFound) };
-    let Some(state) = state_from(code, ready) else { return Ok(Acted::NotFound) };
+    let Some((seq, sid, pid, ord)) = found else { return Ok(Acted::NotFound) };
+    let Some(state) = insert::state_of(session, seq)? else { return Ok(Acted::NotFound) };
     match action {
         Action::Retry => retry(session, tid, seq, sid, state),
         Action::Cancel if state == State::Running => {

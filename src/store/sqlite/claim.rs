@@ -65,7 +65,7 @@ pub(super) fn claim(session: &mut Session, ask: &ClaimAsk) -> Step<Claim> {
                 session.now.ms(),
                 session.now.plus(ask.lease).ms(),
                 suspect,
-                pack(&held)
+                pack(held.iter())
             ])?;
     }
     Ok(Claim::Active(batch(session, ask, generation, jobs, suspect, more)))
@@ -228,7 +228,11 @@ fn from_part(
             let Session { conn, names, .. } = session;
             let stream = names.stream(conn, row.sid)?;
             session.moved(row.sid, Some(State::Available), Some(State::Running));
-            held.push(Held { seq: row.seq, sid: row.sid });
+            held.push(Held {
+                seq: row.seq,
+                sid: row.sid,
+                plain: row.exp_at.is_none() && row.extras.is_none(),
+            });
             jobs.push(row.claimed(part, stream.kind));
             room -= 1;
         }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use rusqlite::{OptionalExtension as _, params};
 
+use super::completed;
 use super::session::{Session, Step, StepError, tid};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -199,7 +200,7 @@ fn follow(session: &mut Session, tid: i64, draft: &Draft<'_>) -> Step<()> {
         hold(session, tid, &unique.key, draft.seq)?;
     }
     session.moved(draft.sid, None, Some(draft.state));
-    session.count(draft.sid, INSERTED);
+    session.count(draft.sid, INSERTED, 1);
     session.wake();
     Ok(())
 }
@@ -235,16 +236,22 @@ fn existing(session: &mut Session, tid: i64, job: &NewJob) -> Step<Option<Insert
     Ok(Some(Insert::Existing { id: job.id, state }))
 }
 
-/// Where a job is: its row says, except that available and running differ by an entry in `ready`.
-pub(super) fn state_of(session: &Session, seq: i64) -> Step<Option<State>> {
-    let found: Option<(i64, bool)> = session
+/// Where a job is: its row says, except that available and running differ by an entry in `ready`, and that of most
+/// completed jobs only their batch says so.
+pub(super) fn state_of(session: &mut Session, seq: i64) -> Step<Option<State>> {
+    let found: Option<(i64, bool, i64)> = session
         .conn
-        .prepare_cached("SELECT state, EXISTS(SELECT 1 FROM ready r WHERE r.pid = job.pid AND r.ord = job.ord) FROM job WHERE seq = ?1")?
-        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))
+        .prepare_cached("SELECT state, EXISTS(SELECT 1 FROM ready r WHERE r.pid = job.pid AND r.ord = job.ord), sid FROM job WHERE seq = ?1")?
+        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    Ok(found.and_then(|(code, ready)| state_from(code, ready)))
+    let Some((code, ready, sid)) = found else { return Ok(None) };
+    Ok(match state_from(code, ready) {
+        Some(State::Running) if completed::batch(session, sid, seq)?.is_some() => Some(State::Completed),
+        other => other,
+    })
 }
 
+/// What a job's row says, without its batch: a job that it calls running may have completed.
 pub(super) fn state_from(code: i64, ready: bool) -> Option<State> {
     match State::from_code(code) {
         Some(State::Available) if !ready => Some(State::Running),

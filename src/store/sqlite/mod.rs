@@ -5,12 +5,13 @@
 //! |---|---|
 //! | `schema` | the tables, the settings, what errors mean |
 //! | `session`, `catalog`, `lease` | what a step works with: counters, names, what a lease holds |
-//! | `insert`, `claim`, `settle`, `sweep`, `trim`, `act` | the steps of the data plane |
+//! | `insert`, `claim`, `settle`, `completed`, `sweep`, `trim`, `act` | the steps of the data plane |
 //! | `control` | activation, records, ledger, presence |
 
 mod act;
 mod catalog;
 mod claim;
+mod completed;
 mod control;
 mod insert;
 mod lease;

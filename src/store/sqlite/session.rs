@@ -100,8 +100,8 @@ impl Session {
     }
 
     /// Adds to a total.
-    pub(super) fn count(&mut self, sid: i64, total: u8) {
-        *self.tally.entry((sid, total)).or_default() += 1;
+    pub(super) fn count(&mut self, sid: i64, total: u8, by: i64) {
+        *self.tally.entry((sid, total)).or_default() += by;
     }
 
     /// Completed jobs kept in a queue.

@@ -58,10 +58,14 @@ async fn an_older_schema_grows_and_keeps_what_it_holds() {
     let place = place();
     drop(healthy(&place.file).await);
     let older = "DROP TABLE uniq_kept; DROP TABLE completed; PRAGMA user_version = 1000;
-        CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, held BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID";
+        CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, held BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID;
+        INSERT INTO done VALUES(1, 9, 1000, x'010000000000000001000000')";
     drop(sql(&place.file, older)); // as version 1.0 left it
     let store = healthy(&place.file).await;
     assert_eq!(store.census(&Tier::default()).await.unwrap().queues[0].inserted_total, 2);
+    let kept = "SELECT qid, did, at FROM completed WHERE first IS NULL AND length(held) = 12";
+    let kept = sql(&place.file, "").query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    assert_eq!(kept.unwrap(), (1, 9, 1000), "retention goes on where it was");
     let unique = sluicegate::job::Unique { key: "k".into(), window: None, states: None };
     store.insert(&Tier::default(), vec![job(2).unique(unique)]).await.expect("an insert");
 }

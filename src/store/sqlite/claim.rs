@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension as _, params};
 use super::catalog::Part;
 use super::control;
 use super::lease::{Held, pack};
-use super::session::{Session, Step, tid};
+use super::session::{Session, Step, streams, tid};
 use crate::activation::{Activation, Decision, decide};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -51,6 +51,10 @@ pub(super) fn claim(session: &mut Session, ask: &ClaimAsk) -> Step<Claim> {
         Decision::Revert { to } => revert(session, tid, ask, &current, to)?,
     };
     let (jobs, held, suspect, more) = take(session, tid, ask)?;
+    for (run, n) in streams(&held, |job| job.sid) {
+        session.moved_by(run.sid, State::Available, -n);
+        session.moved_by(run.sid, State::Running, n);
+    }
     if !held.is_empty() {
         let Session { conn, names, .. } = session;
         let aid = names.actor(conn, &ask.worker, &ask.release)?;
@@ -226,14 +230,13 @@ fn from_part(
                 continue;
             }
             let Session { conn, names, .. } = session;
-            let stream = names.stream(conn, row.sid)?;
-            session.moved(row.sid, Some(State::Available), Some(State::Running));
+            let kind = names.stream(conn, row.sid)?.kind.clone();
             held.push(Held {
                 seq: row.seq,
                 sid: row.sid,
                 plain: row.exp_at.is_none() && row.extras.is_none(),
             });
-            jobs.push(row.claimed(part, stream.kind));
+            jobs.push(row.claimed(part, kind));
             room -= 1;
         }
         if short {

@@ -8,7 +8,7 @@
 use rusqlite::{Connection, params};
 
 use super::lease::{Held, Lease, pack, unpack};
-use super::session::{Session, Step};
+use super::session::{Session, Step, streams};
 use crate::job::State;
 use crate::store::digest::COMPLETED;
 
@@ -38,13 +38,10 @@ pub(super) fn complete(
     qid: i64,
     jobs: Vec<Ran>,
 ) -> Step<()> {
-    for run in jobs.chunk_by(|(a, _), (b, _)| a.sid == b.sid) {
-        let (Some((first, _)), n) = (run.first(), i64::try_from(run.len()).unwrap_or_default()) else {
-            continue;
-        };
-        session.moved_by(first.sid, State::Running, -n);
-        session.moved_by(first.sid, State::Completed, n);
-        session.count(first.sid, COMPLETED, n);
+    for ((run, _), n) in streams(&jobs, |(job, _)| job.sid) {
+        session.moved_by(run.sid, State::Running, -n);
+        session.moved_by(run.sid, State::Completed, n);
+        session.count(run.sid, COMPLETED, n);
     }
     session.keep(qid, i64::try_from(jobs.len()).unwrap_or_default());
     let (plain, mut single): (Vec<Ran>, Vec<Ran>) = jobs.into_iter().partition(|(job, _)| job.plain);
@@ -103,7 +100,8 @@ fn singly(session: &mut Session, lease: &Lease, nonce: &[u8; 16], qid: i64, jobs
 /// The batch that a job completed with, unless its own row says that it completed.
 pub(super) fn batch_of(conn: &Connection, qid: i64, seq: i64) -> rusqlite::Result<Option<Batch>> {
     let mut statement = conn.prepare_cached(
-        "SELECT at, claimed_at, aid, nonce, held, ran FROM completed WHERE qid = ?1 AND first <= ?2 AND last >= ?2",
+        "SELECT at, claimed_at, aid, nonce, held, ran FROM completed INDEXED BY completed_whole
+         WHERE qid = ?1 AND last >= ?2 AND first <= ?2 ORDER BY last",
     )?;
     let mut rows = statement.query([qid, seq])?;
     while let Some(row) = rows.next()? {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::completed;
-use super::session::{Session, Step, StepError, tid};
+use super::session::{Session, Step, StepError, streams, tid};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::new::{Expiry, Extras};
@@ -38,7 +38,7 @@ pub(super) fn insert(
             answers.push(answer);
             continue;
         }
-        drafts.push(draft(session, tid, job)?);
+        drafts.push(draft(session, tid, job, drafts.last())?);
     }
     write(session, tid, &mut drafts, durability, &mut answers)?;
     Ok(answers)
@@ -71,7 +71,12 @@ struct Draft<'a> {
     extras: Option<String>,
 }
 
-fn draft<'a>(session: &mut Session, tid: i64, job: &'a NewJob) -> Step<Draft<'a>> {
+fn draft<'a>(
+    session: &mut Session,
+    tid: i64,
+    job: &'a NewJob,
+    before: Option<&Draft<'_>>,
+) -> Step<Draft<'a>> {
     let now = session.now;
     let run_at = match job.when {
         When::Now => None,
@@ -83,8 +88,10 @@ fn draft<'a>(session: &mut Session, tid: i64, job: &'a NewJob) -> Step<Draft<'a>
         Expiry::After(span) => now.plus(span),
         Expiry::At(time) => time,
     });
-    let Session { conn, names, .. } = session;
-    let (sid, pid) = names.place(conn, tid, &job.queue, &job.kind, job.priority)?;
+    let (sid, pid) = match before {
+        Some(before) if same_place(job, before.job) => (before.sid, before.pid),
+        _ => session.names.place(&session.conn, tid, &job.queue, &job.kind, job.priority)?,
+    };
     Ok(Draft {
         job,
         seq: session.next()?,
@@ -97,6 +104,10 @@ fn draft<'a>(session: &mut Session, tid: i64, job: &'a NewJob) -> Step<Draft<'a>
     })
 }
 
+fn same_place(a: &NewJob, b: &NewJob) -> bool {
+    a.priority == b.priority && a.kind == b.kind && a.queue == b.queue
+}
+
 /// Writes the drafts, a full set of them with one statement, and answers for each.
 fn write(
     session: &mut Session,
@@ -107,24 +118,24 @@ fn write(
 ) -> Step<()> {
     let at_a_time = if drafts.len() == ROWS { ROWS } else { 1 };
     for rows in drafts.chunks(at_a_time) {
-        let all = write_rows(session, tid, rows)? == rows.len();
-        let mut ready = Vec::with_capacity(rows.len());
-        for draft in rows {
-            let stored = all || (rows.len() > 1 && is_stored(session, draft.seq)?);
-            answers.push(if stored {
-                Insert::Stored { id: draft.job.id, state: draft.state, durability }
-            } else {
-                existing(session, tid, draft.job)?
-                    .ok_or(StepError::Sql(rusqlite::Error::QueryReturnedNoRows))?
-            });
-            if stored {
-                follow(session, tid, draft)?;
-                if draft.state == State::Available {
-                    ready.push((draft.pid, draft.seq));
+        let mut stored: Vec<&Draft<'_>> = rows.iter().collect();
+        if write_rows(session, tid, rows)? < rows.len() {
+            stored.clear();
+            for draft in rows {
+                if is_stored(session, draft.seq)? {
+                    stored.push(draft);
                 }
             }
         }
-        line_up(session, &ready)?;
+        follow(session, tid, &stored)?;
+        let mut stored = stored.into_iter().peekable();
+        for draft in rows {
+            answers.push(match stored.next_if(|stored| stored.seq == draft.seq) {
+                Some(draft) => Insert::Stored { id: draft.job.id, state: draft.state, durability },
+                None => existing(session, tid, draft.job)?
+                    .ok_or(StepError::Sql(rusqlite::Error::QueryReturnedNoRows))?,
+            });
+        }
     }
     drafts.clear();
     Ok(())
@@ -172,19 +183,42 @@ fn is_stored(session: &Session, seq: i64) -> Step<bool> {
     Ok(session.conn.prepare_cached("SELECT 1 FROM job WHERE seq = ?1")?.exists([seq])?)
 }
 
-/// Entries of new jobs in their ready lists.
-fn line_up(session: &Session, entries: &[(i64, i64)]) -> Step<()> {
+/// What follows from new rows: their places in the ready lists, their unique keys, and the counters.
+fn follow(session: &mut Session, tid: i64, stored: &[&Draft<'_>]) -> Step<()> {
+    let ready: Vec<_> = stored.iter().filter(|draft| draft.state == State::Available).collect();
+    for rows in ready.chunks(if ready.len() == ROWS { ROWS } else { 1 }) {
+        line_up(session, rows)?;
+    }
+    for draft in stored {
+        if let Some(unique) = &draft.job.extras.unique {
+            hold(session, tid, &unique.key, draft.seq)?;
+        }
+    }
+    for (run, n) in streams(stored, |draft| draft.sid) {
+        session.count(run.sid, INSERTED, n);
+    }
+    for (run, n) in streams(&ready, |draft| draft.sid) {
+        session.moved_by(run.sid, State::Available, n);
+    }
+    for draft in stored.iter().filter(|draft| draft.state != State::Available) {
+        session.moved(draft.sid, None, Some(draft.state));
+    }
+    if !stored.is_empty() {
+        session.wake();
+    }
+    Ok(())
+}
+
+/// Writes rows of `ready`.
+fn line_up(session: &Session, rows: &[&&Draft<'_>]) -> Step<()> {
     static MANY: LazyLock<String> = LazyLock::new(|| ready_sql(ROWS));
     static ONE: LazyLock<String> = LazyLock::new(|| ready_sql(1));
-    let at_a_time = if entries.len() == ROWS { ROWS } else { 1 };
-    let mut statement = session.conn.prepare_cached(if at_a_time == ROWS { &MANY } else { &ONE })?;
-    for rows in entries.chunks(at_a_time) {
-        for ((pid, seq), at) in rows.iter().zip((1..).step_by(2)) {
-            statement.raw_bind_parameter(at, pid)?;
-            statement.raw_bind_parameter(at + 1, seq)?;
-        }
-        statement.raw_execute()?;
+    let mut statement = session.conn.prepare_cached(if rows.len() == ROWS { &MANY } else { &ONE })?;
+    for (row, at) in rows.iter().zip((1..).step_by(2)) {
+        statement.raw_bind_parameter(at, row.pid)?;
+        statement.raw_bind_parameter(at + 1, row.seq)?;
     }
+    statement.raw_execute()?;
     Ok(())
 }
 
@@ -192,17 +226,6 @@ fn ready_sql(rows: usize) -> String {
     let row = |n: usize| format!("(?{pid}, ?{seq}, ?{seq})", pid = 2 * n + 1, seq = 2 * n + 2);
     let rows: Vec<String> = (0..rows).map(row).collect();
     format!("INSERT INTO ready(pid, ord, seq) VALUES {}", rows.join(", "))
-}
-
-/// What follows from a new row beside its place in a ready list: its unique key, and the counters.
-fn follow(session: &mut Session, tid: i64, draft: &Draft<'_>) -> Step<()> {
-    if let Some(unique) = &draft.job.extras.unique {
-        hold(session, tid, &unique.key, draft.seq)?;
-    }
-    session.moved(draft.sid, None, Some(draft.state));
-    session.count(draft.sid, INSERTED, 1);
-    session.wake();
-    Ok(())
 }
 
 /// Running is not written into a job's row: it is held by a lease and has no entry in `ready`.

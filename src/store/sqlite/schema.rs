@@ -87,6 +87,7 @@ CREATE INDEX IF NOT EXISTS job_park ON job(sid, park, park_by) WHERE state = 4;
 CREATE TABLE IF NOT EXISTS completed(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL,
   first INTEGER, last INTEGER, claimed_at INTEGER, aid INTEGER, nonce BLOB, held BLOB NOT NULL, ran BLOB,
   PRIMARY KEY(qid, did)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS completed_whole ON completed(qid, last, first) WHERE first IS NOT NULL;
 CREATE TABLE IF NOT EXISTS done(qid, did, at, held);
 INSERT INTO completed(qid, did, at, held) SELECT qid, did, at, held FROM done;
 DROP TABLE done;

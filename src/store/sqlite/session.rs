@@ -156,6 +156,12 @@ impl Session {
     }
 }
 
+/// Runs of neighbours of one stream, as the first of each and how many they are: counters are changed a run at a time.
+pub(super) fn streams<T>(jobs: &[T], sid: impl Fn(&T) -> i64) -> impl Iterator<Item = (&T, i64)> {
+    jobs.chunk_by(move |a, b| sid(a) == sid(b))
+        .filter_map(|run| Some((run.first()?, i64::try_from(run.len()).unwrap_or_default())))
+}
+
 /// A tier's row, known or created.
 pub(super) fn tid(session: &mut Session, tier: &Tier) -> SqlResult<i64> {
     let Session { conn, names, .. } = session;

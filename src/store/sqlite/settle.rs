@@ -1,6 +1,6 @@
 //! Settling: what became of claimed jobs. Only what the lease still holds is changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
@@ -47,19 +47,19 @@ fn one_lease(
         }
         return Ok(());
     };
-    let mut left: HashMap<i64, Held> = lease.held.iter().map(|held| (held.seq, *held)).collect();
-    let mut completed: HashMap<i64, Vec<Ran>> = HashMap::new();
+    let mut left = VecDeque::from(lease.held.clone());
+    let mut completed: Vec<Ran> = Vec::with_capacity(items.len());
     for item in items {
         let seq = i64::try_from(item.slot).unwrap_or(-1);
-        let Some(held) = left.remove(&seq) else {
+        // Outcomes come mostly in the order in which the jobs were claimed: then it is the first.
+        let found = left.iter().position(|held| held.seq == seq);
+        let Some(held) = found.and_then(|index| left.remove(index)) else {
             let just_now = lease.held.iter().any(|held| held.seq == seq);
             answers.push(if just_now { Settled::Already } else { late(session, item)? });
             continue;
         };
         if item.verdict == Verdict::Completed {
-            let Session { conn, names, .. } = session;
-            let qid = names.stream(conn, held.sid)?.qid;
-            completed.entry(qid).or_default().push((held, micros(item.ran)));
+            completed.push((held, micros(item.ran)));
         } else {
             let cancelled = cancels && cancel_wanted(session, tid, seq)?;
             let verdict = if cancelled { &Verdict::Cancelled } else { &item.verdict };
@@ -73,10 +73,10 @@ fn one_lease(
         }
         answers.push(Settled::Ok);
     }
-    for (qid, jobs) in completed {
+    for (qid, jobs) in by_queue(session, &completed)? {
         keep_completed(session, &lease, first.nonce, qid, jobs)?;
     }
-    lease.held.retain(|one| left.contains_key(&one.seq));
+    lease.held = left.into();
     lease.store(session)
 }
 
@@ -103,6 +103,17 @@ fn late(session: &mut Session, item: &Settle) -> Step<Settled> {
 
 fn micros(ran: Duration) -> i64 {
     i64::try_from(ran.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn by_queue(session: &mut Session, jobs: &[Ran]) -> Step<HashMap<i64, Vec<Ran>>> {
+    let Session { conn, names, .. } = session;
+    let mut queues: HashMap<i64, Vec<Ran>> = HashMap::new();
+    for run in jobs.chunk_by(|(a, _), (b, _)| a.sid == b.sid) {
+        if let Some((first, _)) = run.first() {
+            queues.entry(names.stream(conn, first.sid)?.qid).or_default().extend(run);
+        }
+    }
+    Ok(queues)
 }
 
 /// Records what completed, and trims at once what is over the bound, so that a fast drain stays bounded.

@@ -1,11 +1,12 @@
-//! Measures one store: `cargo bench --bench figures -- URL [JOBS]`. Prints one JSON object; asserts nothing, since machines are
+//! Measures one store: `cargo bench --bench figures -- URL [JOBS]`, or what telemetry costs: `--only telemetry URL JOBS PAIRS`. Prints one JSON object; asserts nothing, since machines are
 //! shared and noisy: compare only what was measured in one run. `scripts/bench` starts the stores and makes a table.
 //!
 //! The worker is a process of its own: this program again, in another role.
 #![expect(clippy::print_stdout, reason = "it prints what it measured")]
 #![expect(clippy::disallowed_methods, reason = "a measurement takes the time, and reads its own role")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,7 +18,8 @@ use sluicegate::activation::WorkerState;
 use sluicegate::ids::Nonce;
 use sluicegate::names::{Release, Tier, WorkerName};
 use sluicegate::store::observed::Observed;
-use sluicegate::store::{Actor, Claim, ClaimAsk, PageAsk, Settle, Store, Verdict};
+use sluicegate::store::{Actor, Claim, ClaimAsk, Lane, PageAsk, Settle, Store, Verdict};
+use sluicegate::telemetry::otel::{self, Otel};
 use sluicegate::worker::{Options, Registry, Worker};
 use sluicegate::{Client, Context, Handler, Job, JobResult, NewJob, Outcome};
 
@@ -105,12 +107,18 @@ async fn client(url: &str) -> Result<Client, Failure> {
 // ---- the worker's role
 
 /// Works until it was told to stop, or until so many jobs are done; says when it is active, and what it cost.
-async fn work(url: &str, slots: usize, jobs: u64) -> Result<(), Failure> {
+async fn work(url: &str, slots: usize, jobs: u64, collector: Option<&str>) -> Result<(), Failure> {
     let began = Instant::now();
+    let options = Options { slots, ..Options::default() };
+    let otel = collector.and_then(|endpoint| telemetry(endpoint, &options));
+    let observer = otel.as_ref().map(Otel::observer);
     let mut registry = Registry::new();
     registry.add::<Noop>()?.add::<Wait>()?.add::<Ping>()?;
     let store = Arc::clone(client(url).await?.store());
-    let worker = Worker::start(store, registry, Options { slots, ..Options::default() }).await?;
+    let worker = Worker::start(store, registry, Options { observer, ..options }).await?;
+    if let Some(otel) = &otel {
+        otel.watch(&worker);
+    }
     worker.until(WorkerState::Active).await;
     println!("active");
     let (idle_cpu, idle_rss) = cost();
@@ -121,19 +129,36 @@ async fn work(url: &str, slots: usize, jobs: u64) -> Result<(), Failure> {
     let (cpu, rss) = cost();
     println!(
         "done {}",
-        json!({ "s": began.elapsed().as_secs_f64(), "cpu_s": cpu - idle_cpu, "rss_mib": rss, "idle_rss_mib": idle_rss })
+        json!({ "s": began.elapsed().as_secs_f64(), "cpu_s": cpu - idle_cpu, "rss_mib": rss, "idle_rss_mib": idle_rss,
+            "telemetry": otel.as_ref().map(Otel::counts) })
     );
     worker.stop();
     worker.ended().await;
     Ok(())
 }
 
+fn telemetry(endpoint: &str, options: &Options) -> Option<Otel> {
+    otel::start(&otel::Settings {
+        endpoint: endpoint.to_owned(),
+        metrics_every: Duration::from_secs(1),
+        service: "bench".into(),
+        tier: options.tier.clone(),
+        worker: options.name.clone(),
+        release: Release::default(),
+    })
+}
+
 struct Role(Child, BufReader<ChildStdout>);
 
 impl Role {
     fn worker(url: &str, slots: usize, jobs: u64) -> Result<Self, Failure> {
+        Self::worker_with(url, slots, jobs, None)
+    }
+
+    fn worker_with(url: &str, slots: usize, jobs: u64, collector: Option<&str>) -> Result<Self, Failure> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--role", "work", url, &slots.to_string(), &jobs.to_string()])
+            .args(collector)
             .stdout(Stdio::piped())
             .spawn()?;
         let out = child.stdout.take().ok_or("no pipe")?;
@@ -213,6 +238,7 @@ async fn raw(store: &Arc<dyn Store>, jobs: usize, at_a_time: usize) -> Result<f6
             let incarnation = Nonce::new();
             while left.load(Relaxed) > 0 {
                 let ask = ClaimAsk {
+                    lane: Lane::Jobs,
                     tier: tier.clone(),
                     worker: WorkerName::new(&format!("raw-{n}"))?,
                     incarnation,
@@ -291,6 +317,75 @@ async fn longest(store: &Arc<dyn Store>) -> Result<(f64, String), Failure> {
     Ok((slowest.slowest.as_secs_f64() * 1e3, slowest.op.to_owned()))
 }
 
+/// A collector that takes everything, or one that only accepts; its URL.
+fn collector(answers: bool) -> Result<String, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let serve = move |stream: TcpStream| -> std::io::Result<()> {
+        let mut reader = BufReader::new(&stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line)? > 0 {
+            if let Some(given) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = given.trim().parse().unwrap_or(0);
+            }
+            if line == "\r\n" && answers {
+                std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;
+                (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+            }
+            line.clear();
+        }
+        Ok(())
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    Ok(url)
+}
+
+/// How fast jobs are with telemetry, compared with how fast they are without, run by run: each pair goes one after the
+/// other, and the order changes.
+async fn with_telemetry(url: &str, jobs: usize, pairs: usize) -> Result<Value, Failure> {
+    let client = client(url).await?;
+    let refusing = format!("http://{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?);
+    let (silent, working) = (collector(false)?, collector(true)?);
+    let off = "off".to_owned();
+    let mut out = serde_json::Map::new();
+    for (name, endpoint) in [("off", off), ("refuses", refusing), ("silent", silent), ("works", working)] {
+        let (mut speed, mut cost, mut seen) = (Vec::new(), Vec::new(), Value::Null);
+        for n in 0..pairs {
+            let (mut took, mut cpu) = ([0.0; 2], [0.0; 2]);
+            for which in [n % 2, 1 - n % 2] {
+                bulk(&client, jobs).await?;
+                let collector = (which == 1 && endpoint != "off").then_some(endpoint.as_str());
+                let line = Role::worker_with(url, 1_000, jobs as u64, collector)?.line("done ")?;
+                let done: Value = serde_json::from_str(&line)?;
+                for (values, key) in [(&mut took, "s"), (&mut cpu, "cpu_s")] {
+                    if let Some(value) = values.get_mut(which) {
+                        *value = done.get(key).and_then(Value::as_f64).unwrap_or(0.0);
+                    }
+                }
+                if collector.is_some() {
+                    seen = done.get("telemetry").cloned().unwrap_or_default();
+                }
+            }
+            speed.push(took[0] / took[1]);
+            cost.push(cpu[1] / cpu[0]);
+        }
+        let spread = |values: &mut Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            let at = |n: usize| values.get(n).copied().unwrap_or(0.0);
+            json!({ "median": at(pairs / 2), "least": at(0), "most": at(pairs - 1) })
+        };
+        let (speed, cost) = (spread(&mut speed), spread(&mut cost));
+        let result = json!({ "speed": speed, "worker_cpu": cost, "last": seen });
+        eprintln_progress(name, &result);
+        out.insert(name.to_owned(), result);
+    }
+    Ok(Value::Object(out))
+}
+
 async fn measure(url: &str, jobs: usize) -> Result<Value, Failure> {
     let client = client(url).await?;
     let store = Arc::clone(client.store());
@@ -354,7 +449,14 @@ fn eprintln_progress(key: &str, value: &Value) {
 async fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--role", "work", url, slots, jobs] => work(url, slots.parse()?, jobs.parse()?).await,
+        ["--role", "work", url, slots, jobs] => work(url, slots.parse()?, jobs.parse()?, None).await,
+        ["--role", "work", url, slots, jobs, collector] => {
+            work(url, slots.parse()?, jobs.parse()?, Some(collector)).await
+        }
+        ["--only", "telemetry", url, jobs, pairs] => {
+            println!("{}", with_telemetry(url, jobs.parse()?, pairs.parse()?).await?);
+            Ok(())
+        }
         ["--only", "cycle", url, jobs] => {
             let (client, jobs) = (client(url).await?, jobs.parse::<usize>()?);
             bulk(&client, jobs).await?;

@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicegate::activation::{Mode, WorkerState};
+use sluicegate::activation::Mode;
 use sluicegate::ids::Nonce;
 use sluicegate::job::{Args, NewJob};
 use sluicegate::names::{Kind, Release, Tier, WorkerName};
@@ -69,6 +69,7 @@ impl Rival {
 
     fn ask(&self, max: usize) -> ClaimAsk {
         ClaimAsk {
+            lane: Lane::Jobs,
             tier: self.tier.clone(),
             worker: self.name.clone(),
             incarnation: self.incarnation,
@@ -145,28 +146,8 @@ impl Rival {
     }
 
     fn presence(&self) -> Presence {
-        Presence {
-            worker: self.name.clone(),
-            incarnation: self.incarnation,
-            host: "here".into(),
-            pid: std::process::id(),
-            release: self.release.clone(),
-            capability: "rivals".into(),
-            state: WorkerState::Starting,
-            reason: None,
-            generation: 1,
-            kinds: Vec::new(),
-            queues: None,
-            slots: 1,
-            busy: 0,
-            stuck: 0,
-            ticks: 1,
-            claim_age: None,
-            progress_age: None,
-            completed: 0,
-            failed: 0,
-            version: "0".into(),
-        }
+        let (worker, release) = (self.name.clone(), self.release.clone());
+        Presence { joining: true, generation: 1, ..Presence::new(worker, self.incarnation, release) }
     }
 }
 

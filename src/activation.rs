@@ -12,7 +12,7 @@ use crate::names::Release;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerState {
-    /// Up, not yet registered.
+    /// Up, not yet proven: it registers, and a canary of its own must come back through the store.
     Starting,
     /// Up, warm, proven, not allowed to claim.
     Inactive,
@@ -27,6 +27,10 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
+    /// Every state, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Inactive, Self::Active, Self::Quiet, Self::Stopping, Self::Stopped];
+
     /// The name, as everywhere.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -46,7 +50,7 @@ impl WorkerState {
         use WorkerState as W;
         matches!(
             (self, next),
-            (W::Starting, W::Inactive | W::Stopping | W::Stopped)
+            (W::Starting, W::Inactive | W::Quiet | W::Stopping | W::Stopped)
                 | (W::Inactive, W::Active | W::Quiet | W::Stopping)
                 | (W::Active, W::Inactive | W::Quiet | W::Stopping)
                 | (W::Quiet, W::Inactive | W::Active | W::Stopping)
@@ -91,6 +95,14 @@ pub struct Activation {
     pub deploy: Option<String>,
     /// Since when (store time).
     pub since: Timestamp,
+}
+
+impl Activation {
+    /// The same, standing: nothing reverts it by itself any more.
+    #[must_use]
+    pub fn committed(&self) -> Self {
+        Self { mode: Mode::Committed, confirm_by: None, fallback: None, ..self.clone() }
+    }
 }
 
 /// What a claim by (release, generation) may do.

@@ -99,6 +99,13 @@ pub fn wall() -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// The same, as fine as the host tells it.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn wall_time() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Where an engine that has no clock of its own (SQLite) gets the store's time.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The store's time now.

@@ -9,6 +9,7 @@
 //! | 2 | [`store`]: the seam, its engines, the wrapper that measures them |
 //! | 3 | [`client`] (enqueue), `worker` (claim, run, settle) |
 //! | 4 | `handlers` (the built-in kinds), `health` (facts, rules, verdict) |
+//! | 5 | `release`: how releases take over |
 //! | 6 faces | `http`, `telemetry`: they translate and decide nothing |
 //! | 7 | `cli`: the face that starts the others |
 //!
@@ -35,16 +36,20 @@ pub mod worker;
 pub mod handlers;
 #[cfg(feature = "worker")]
 pub mod health;
+#[cfg(feature = "worker")]
+pub mod release;
 
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod http;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "otel"))]
 pub mod telemetry;
 
-pub use client::{Client, EnqueueError, Enqueued};
+#[cfg(feature = "worker")]
+pub use client::Handlers;
+pub use client::{Client, EnqueueError, Enqueued, Way};
 pub use ids::JobId;
+pub use job::{Bypass, Job, NewJob};
 #[cfg(feature = "worker")]
 pub use job::{Context, Handler, JobResult, Outcome};
-pub use job::{Job, NewJob};

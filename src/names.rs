@@ -16,6 +16,8 @@ pub const MAX_NAME: usize = 64;
 pub const DEFAULT_TIER: &str = "default";
 /// The queue of a kind that names none.
 pub const DEFAULT_QUEUE: &str = "default";
+/// The queue of canary jobs. It breaks the rule for names, so that nobody but this program can name it.
+const CANARY_QUEUE: &str = "~canary";
 /// The implicit release of a worker that names none: it activates itself when the tier has no activation yet.
 pub const DEFAULT_RELEASE: &str = "default";
 
@@ -163,6 +165,38 @@ impl Default for Queue {
     }
 }
 
+impl Queue {
+    /// The queue of every tier's canary jobs: `~canary`, a name that [`Queue::new`] refuses. No app sees it: it is not in
+    /// a census, and in a page only when it is asked for.
+    #[must_use]
+    pub fn canaries() -> Self {
+        Self(Arc::from(CANARY_QUEUE))
+    }
+
+    /// Whether this is the queue of canary jobs.
+    #[must_use]
+    pub fn is_canaries(&self) -> bool {
+        &*self.0 == CANARY_QUEUE
+    }
+
+    /// A name that a store gave back: one of ours is among them.
+    ///
+    /// # Errors
+    /// As [`Queue::new`].
+    #[cfg(any(feature = "sqlite", feature = "redis"))]
+    pub(crate) fn stored(text: &str) -> Result<Self, BadName> {
+        if text == CANARY_QUEUE { Ok(Self::canaries()) } else { Self::new(text) }
+    }
+}
+
+impl WorkerName {
+    /// What a process is called that runs a job which it enqueues.
+    #[cfg(feature = "worker")]
+    pub(crate) fn caller() -> Self {
+        Self(Arc::from(format!("caller-{}", std::process::id())))
+    }
+}
+
 impl Default for Release {
     fn default() -> Self {
         Self(Arc::from(DEFAULT_RELEASE))
@@ -184,6 +218,14 @@ mod tests {
         for good in ["mail", "a", "0", "x.y_z-1", &"q".repeat(64)] {
             assert!(Queue::new(good).is_ok(), "{good}");
         }
+    }
+
+    #[test]
+    fn nobody_can_name_the_queue_of_canaries_but_a_store_knows_it() {
+        assert!(Queue::new(CANARY_QUEUE).is_err());
+        assert!(serde_json::from_str::<Queue>("\"~canary\"").is_err());
+        #[cfg(any(feature = "sqlite", feature = "redis"))]
+        assert!(Queue::stored(CANARY_QUEUE).unwrap().is_canaries() && Queue::stored("~other").is_err());
     }
 
     #[test]

@@ -13,11 +13,13 @@
 
 #[macro_use]
 mod both;
+mod bypass;
 mod chaos;
 mod cli;
 mod floors;
 mod handlers;
 mod http;
+mod postmortems;
 mod redis;
 mod store;
 mod worker;

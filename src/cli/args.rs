@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::ci::Ci;
+use super::doctor::Simulated;
 use super::out::{Colour, Format, Times};
+use crate::job::Bypass;
 
 /// A job-queue worker runtime that proves it is running
 #[derive(Debug, Parser)]
@@ -96,6 +99,17 @@ pub(super) struct Global {
         value_name = "DUR"
     )]
     pub(super) timeout: String,
+    /// For whose pages a verdict is written up too
+    #[arg(
+        long,
+        global = true,
+        env = "SLUICEGATE_CI",
+        hide_env = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHERE"
+    )]
+    pub(super) ci: Ci,
 }
 
 #[derive(Debug, Subcommand)]
@@ -108,12 +122,26 @@ pub(super) enum Command {
     Serve(Listen),
     /// One screen: activation, workers, queues
     Status,
+    /// Ask the local worker how it is; the exit code is the verdict
+    Health(Health),
+    /// Switch a tier to a release by hand, or commit a provisional activation
+    Activate(Box<Activate>),
+    /// Whether a release may be left alone with the work of its tier
+    #[command(subcommand)]
+    Gate(GateCommand),
+    /// Why is nothing running? What blocks comes first, with the command that helps
+    Doctor(Doctor),
     /// Enqueue and look after jobs
     #[command(subcommand)]
     Job(JobCommand),
     /// See queues
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// What was done to the tier, by whom and why
+    Events(Events),
+    /// See workers, and tell them what to do
+    #[command(subcommand)]
+    Worker(WorkerCommand),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -140,6 +168,60 @@ pub(super) struct Listen {
     /// Where the probes listen (default: 127.0.0.1:7433; port 0 takes a free one)
     #[arg(long, value_name = "ADDR")]
     pub(super) health_listen: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Health {
+    /// The question (default: ready)
+    #[arg(value_enum, value_name = "GROUP")]
+    pub(super) of: Option<HealthGroup>,
+    /// The same, as a flag
+    #[arg(long, value_enum, conflicts_with = "of")]
+    pub(super) group: Option<HealthGroup>,
+    /// Where the probes are, such as http://127.0.0.1:7433 (default: `health.listen`)
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// How it is told
+    #[arg(long, value_enum)]
+    pub(super) format: Option<HealthFormat>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum HealthGroup {
+    /// Would a restart help?
+    Live,
+    /// May this worker be given work?
+    Ready,
+    /// Is it active, or proven and standing by?
+    Staged,
+    /// Has it registered and proved itself?
+    Startup,
+    /// Would a deploy count on it?
+    Deploy,
+}
+
+impl HealthGroup {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Ready => "ready",
+            Self::Staged => "staged",
+            Self::Startup => "startup",
+            Self::Deploy => "deploy",
+        }
+    }
+}
+
+/// How it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum HealthFormat {
+    /// Lines for people; `-v` for every check
+    Text,
+    /// The whole document
+    Json,
+    /// One line, and the exit codes of Nagios: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Nagios,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -242,6 +324,9 @@ pub(super) struct Enqueue {
     /// Higher goes first, -9 to 9
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) priority: Option<i64>,
+    /// Run it here first, or when no worker is active, and queue only what fails: `never`, `when-inactive`, `first`
+    #[arg(long, value_name = "WHEN")]
+    pub(super) bypass: Option<Bypass>,
     /// A label to find it by
     #[arg(long = "tag", value_name = "K=V")]
     pub(super) tags: Vec<String>,
@@ -250,7 +335,7 @@ pub(super) struct Enqueue {
     pub(super) wait: bool,
     /// Enqueue a file of JSON lines, one enqueue body each; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["queue", "delay", "at", "expires_in", "expires_at", "id",
-        "idempotency_key", "unique", "unique_key", "retry", "job_timeout", "priority", "tags"])]
+        "idempotency_key", "unique", "unique_key", "retry", "job_timeout", "priority", "bypass", "tags"])]
     pub(super) from_file: Option<PathBuf>,
 }
 
@@ -295,6 +380,77 @@ pub(super) enum QueueCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum WorkerCommand {
+    /// List workers with their state, and why they are in it
+    #[command(visible_alias = "ls")]
+    List,
+    /// Everything about one worker
+    Show {
+        /// The worker
+        worker: String,
+    },
+    /// Stop claiming for a while; what runs goes on
+    Quiet(QuietArgs),
+    /// Claim again
+    Resume(ResumeArgs),
+    /// Stop a worker: it finishes what runs, and gives the rest back
+    Stop(StopArgs),
+    /// The jobs that a worker runs now
+    Dump {
+        /// The worker
+        worker: String,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct WhichWorkers {
+    /// The worker
+    pub(super) worker: Option<String>,
+    /// All of the tier, also those that come later
+    #[arg(long, conflicts_with_all = ["worker", "release"])]
+    pub(super) all: bool,
+    /// All of a release, also those that come later
+    #[arg(long, value_name = "R", conflicts_with = "worker")]
+    pub(super) release: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct ResumeArgs {
+    #[command(flatten)]
+    pub(super) which: WhichWorkers,
+    /// Why, for the ledger
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct QuietArgs {
+    #[command(flatten)]
+    pub(super) which: WhichWorkers,
+    /// For how long; after that they claim again by themselves
+    #[arg(long = "for", value_name = "DUR", default_value = "30m")]
+    pub(super) span: String,
+    /// Until somebody resumes them; health warns of it
+    #[arg(long, conflicts_with = "span")]
+    pub(super) indefinitely: bool,
+    /// Why; shown wherever the worker is shown
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only say what would happen
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct StopArgs {
+    /// The worker
+    pub(super) worker: String,
+    /// Why, for the ledger
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// The effective configuration
     Show {
@@ -311,4 +467,95 @@ pub(super) enum ConfigCommand {
     },
     /// Which files are looked for, and which is read
     Path,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum GateCommand {
+    /// One look: 0 pass, 3 fail, 8 pending, 9 superseded, 10 unknown, 13 store unreachable
+    Check(Box<Gate>),
+    /// Look until it is decided: 0 pass, 3 fail, 9 superseded, 124 not decided within `--timeout`
+    Wait(Box<Gate>),
+    /// Members, thresholds and current values of a gate
+    Explain {
+        /// Which gate
+        #[arg(default_value = "default")]
+        name: String,
+        #[command(flatten)]
+        gate: Box<Gate>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Gate {
+    /// The release; an unmanaged tier has only `default`
+    #[arg(long, env = "SLUICEGATE_RELEASE", hide_env = true)]
+    pub(super) release: Option<String>,
+    /// How many of its workers must be active, such as 6 or 80% (default: 100%)
+    #[arg(long, value_name = "N|P%")]
+    pub(super) min_active: Option<String>,
+    /// How many workers of it there should be (default: those that are there)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) expect: Option<u32>,
+    /// Queues that must be served, separated by commas
+    #[arg(long, value_name = "A,B")]
+    pub(super) queues: Option<String>,
+    /// A provisional activation will do
+    #[arg(long)]
+    pub(super) allow_provisional: bool,
+    /// The longest that the oldest waiting job may wait (60s when no duration is given)
+    #[arg(long, value_name = "DUR", num_args = 0..=1, default_missing_value = "")]
+    pub(super) slo: Option<String>,
+    /// Write a JUnit report too, as GitLab shows it
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Activate {
+    /// The release that shall be the active one
+    pub(super) release: String,
+    /// Reverts by itself after so long, such as 30s, unless it is committed with `--confirm`
+    #[arg(long, value_name = "DUR")]
+    pub(super) provisional: Option<String>,
+    /// To which release it reverts (default: the one that is active now)
+    #[arg(long, value_name = "RELEASE", requires = "provisional")]
+    pub(super) fallback: Option<String>,
+    /// Commit the provisional activation of this release; the generation stays
+    #[arg(long, conflicts_with_all = ["provisional", "force"])]
+    pub(super) confirm: bool,
+    /// Only if this generation is active (0: none yet); else nothing is changed, and the exit code is 9
+    #[arg(long, value_name = "G")]
+    pub(super) expect_generation: Option<u64>,
+    /// Also when no living worker of the release has proved itself
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Do not wait until a worker is active
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// Why, for the ledger
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only say what would happen
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Events {
+    /// Most events to list, the newest ones
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub(super) limit: u16,
+    /// Go on, and print what comes
+    #[arg(short, long)]
+    pub(super) follow: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Doctor {
+    /// Make up a sick worker, to watch your own pipeline go red; it takes no job
+    #[arg(long, value_enum, value_name = "ILLNESS")]
+    pub(super) simulate: Option<Simulated>,
+    /// For how long
+    #[arg(long = "for", value_name = "DUR", default_value = "60s", requires = "simulate")]
+    pub(super) span: String,
 }

@@ -6,7 +6,7 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::with_builtin;
-use crate::config::keys::KEYS;
+use crate::config::keys::{KEYS, QUEUE_KEYS};
 use crate::config::{Config, usual_files};
 use crate::handlers::{self, Delivery};
 use crate::location::masked;
@@ -18,6 +18,9 @@ pub(super) fn show(ctx: &mut Context, origin: bool) -> CliResult {
         .map(|(key, value)| {
             (key.path.to_owned(), value.text.as_deref().map(masked), value.origin.to_string())
         })
+        .chain(
+            config.queue_values().map(|(path, value)| (path, value.text.clone(), value.origin.to_string())),
+        )
         .chain(config.handlers().iter().map(|(kind, (settings, origin))| {
             (format!("handlers.{kind}"), Some(without_secrets(settings)), origin.to_string())
         }))
@@ -106,7 +109,7 @@ pub(super) fn docs(ctx: &Context, section: Option<&str>) -> CliResult {
         section.is_none_or(|section| path == section || path.starts_with(&format!("{section}.")))
     };
     let mut found = false;
-    for key in KEYS.iter().filter(|key| wanted(key.path)) {
+    for key in KEYS.iter().chain(&QUEUE_KEYS).filter(|key| wanted(key.path)) {
         found = true;
         ctx.out.line(format!(
             "{}\n    {}\n    takes {}; default {}; {}",
@@ -131,7 +134,7 @@ pub(super) fn docs(ctx: &Context, section: Option<&str>) -> CliResult {
         Ok(Exit::Ok)
     } else {
         Err(CliError::new(Exit::NotFound, format!("no section `{}`", section.unwrap_or_default()))
-            .hint("sections: tier, store, worker, api, health, dev, log, handlers"))
+            .hint("sections: tier, store, worker, api, health, queues, dev, log, telemetry, handlers"))
     }
 }
 

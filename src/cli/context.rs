@@ -103,6 +103,18 @@ impl Context {
         duration_from_secs(timeout.as_secs_f64()).ok_or_else(|| CliError::usage("--timeout: out of range"))
     }
 
+    /// `--ci`.
+    pub(super) fn ci(&self) -> super::ci::Ci {
+        self.global.ci
+    }
+
+    /// A command that begins with `sluicegate `, as it is called from here.
+    pub(super) fn own(&self, command: &str) -> String {
+        command
+            .strip_prefix("sluicegate ")
+            .map_or_else(|| command.to_owned(), |rest| format!("{} {rest}", self.program))
+    }
+
     pub(super) fn actor(reason: Option<String>) -> Actor {
         Actor { who: person(), reason }
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use super::config_cmd::check_handlers;
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
-use super::{serve, with_builtin, work};
+use super::{bypass, serve, with_builtin, work};
+use crate::Handlers;
 use crate::activation::WorkerState;
 use crate::client::Client;
 use crate::clock::{human, instant};
@@ -25,10 +26,11 @@ use crate::handlers::Delivery;
 use crate::http::inbox::{FileInbox, KEEP};
 use crate::http::{self, HealthServer};
 use crate::job::{Args, NewJob, State};
+use crate::location::StoreUrl;
 use crate::names::{Kind, WorkerName};
 use crate::store::Store;
 use crate::telemetry;
-use crate::worker::{Registry, Worker};
+use crate::worker::{Options, Worker};
 
 /// How long the first start may take before it is called failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,12 +39,7 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     ctx.listen(args);
     let config = ctx.config()?;
     let url = ctx.store_url(&config)?;
-    let folder = match url.path() {
-        Some(path) => {
-            path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned()
-        }
-        None => data_folder()?, // of a store that is no file
-    };
+    let folder = folder_of(&url)?;
     let _lock = lock(&folder, &ctx.name)?;
     let inbox = Arc::new(FileInbox::open(folder.join("inbox"), KEEP)?);
     let delivery = if config.dev_inbox() { Delivery::Inbox(Arc::clone(&inbox) as _) } else { Delivery::Real };
@@ -62,14 +59,48 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
         config.slots()
     ))?;
     let runtime = Context::runtime()?;
-    let result = runtime.block_on(everything(&ctx, &config, registry, inbox, api, health));
+    let mut options = options(&config, &health)?;
+    let otel = work::otel(&ctx, &config, &mut options);
+    let handlers = bypass::of(&config, registry.clone());
+    let worker = async |store| {
+        let worker = Worker::start(store, registry, options).await?;
+        if let Some(otel) = &otel {
+            otel.watch(&worker);
+        }
+        Ok(worker)
+    };
+    let result = runtime.block_on(everything(&ctx, &config, (worker, handlers), inbox, api, health));
     runtime.shutdown_timeout(Duration::from_millis(100));
+    if let Some(otel) = otel {
+        otel.shutdown();
+    }
     drop(logs);
     result
 }
 
 fn bind(config: &Config) -> Result<TcpListener, CliError> {
     work::bind(config.api_listen(), "--api-listen")
+}
+
+/// Where `dev` keeps what is not in the store.
+fn folder_of(url: &StoreUrl) -> Result<PathBuf, CliError> {
+    Ok(match url.path() {
+        Some(path) => {
+            path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")).to_owned()
+        }
+        None => data_folder()?, // of a store that is no file
+    })
+}
+
+/// Whether a `dev` runs on this store; none does for a user who has no folder for it. Touches nothing.
+pub(super) fn is_running(url: &StoreUrl) -> bool {
+    let Some(path) = folder_of(url).ok().map(|folder| folder.join("dev.lock")) else { return false };
+    // The lock is tried only where that process lives: even a moment of it would refuse a `dev` that starts just now.
+    let pid = std::fs::read_to_string(&path).unwrap_or_default();
+    if pid.parse::<u32>().is_ok_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        return false;
+    }
+    File::open(path).is_ok_and(|file| flock(file.as_fd(), FlockOperation::NonBlockingLockShared).is_err())
 }
 
 /// One `dev` per folder; the second is told of the first. The lock goes with the process, however it ends.
@@ -97,7 +128,7 @@ fn lock(folder: &Path, program: &str) -> Result<File, CliError> {
 async fn everything(
     ctx: &Context,
     config: &Config,
-    registry: Registry,
+    (worker, handlers): (impl AsyncFnOnce(Arc<dyn Store>) -> Result<Worker, CliError>, Handlers),
     inbox: Arc<FileInbox>,
     api: TcpListener,
     health: TcpListener,
@@ -105,10 +136,10 @@ async fn everything(
     let store = ctx.store(config).await?;
     store.probe(&config.tier()).await?;
     ok(ctx, "store", &store.about().detail)?;
-    let worker = start_worker(config, registry, Arc::clone(&store)).await?;
+    let worker = worker(Arc::clone(&store)).await?;
     let name = worker.facts().map(|facts| facts.presence.worker.to_string()).unwrap_or_default();
     let shutdown = CancellationToken::new();
-    let probes = http::serve_health(health, Arc::new(worker.clone()), shutdown.clone())?;
+    let probes = work::health(config, &worker, Arc::clone(&store)).serve(health, shutdown.clone())?;
     let (mut interrupted, mut terminated) = (signal(2)?, signal(15)?);
     let ready = async {
         worker.until(WorkerState::Active).await;
@@ -122,7 +153,7 @@ async fn everything(
         _ = terminated.recv() => worker.stop(),
     }
     let address = api.local_addr()?;
-    let served = serve::api(config, Client::new(store, config.tier()))?.inbox(inbox);
+    let served = serve::api(config, Client::new(store, config.tier()).with_handlers(handlers))?.inbox(inbox);
     let serving = tokio::spawn(http::serve_api(api, served, shutdown.clone()));
     invite(ctx, config, address, &probes)?;
     let exit = work::until_ended(&worker).await;
@@ -136,17 +167,13 @@ fn signal(number: i32) -> std::io::Result<tokio::signal::unix::Signal> {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(number))
 }
 
-async fn start_worker(
-    config: &Config,
-    registry: Registry,
-    store: Arc<dyn Store>,
-) -> Result<Worker, CliError> {
-    let mut options = work::options(config);
+fn options(config: &Config, probes: &TcpListener) -> Result<Options, CliError> {
+    let mut options = work::options(config, probes);
     if config.worker_name().is_none() {
         // Always the same name: after a crash the next start takes over at once what the last one held.
         options.name = WorkerName::new("dev").map_err(CliError::usage)?;
     }
-    Ok(Worker::start(store, registry, options).await?)
+    Ok(options)
 }
 
 fn ok(ctx: &Context, what: &str, text: &str) -> Result<(), CliError> {

@@ -1,24 +1,30 @@
 //! `job enqueue`.
 
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::args::Enqueue;
+use super::bypass;
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::list::parse_tag;
 use super::out::Format;
 use super::{from_file, wait};
-use crate::clock::{Timestamp, parse_duration};
+use crate::client::{Client, Enqueued, Handlers, Way};
+use crate::clock::{Timestamp, human, parse_duration};
+use crate::config::Config;
 use crate::ids::JobId;
 use crate::job::args::MAX_ARGS;
 use crate::job::new::Extras;
-use crate::job::{Args, Expiry, InvalidJob, NewJob, Unique, When};
+use crate::job::{Args, Bypass, Expiry, InvalidJob, NewJob, Unique, When};
 use crate::names::{Kind, Tier};
 use crate::retry::RetryPolicy;
+use crate::store::{self, ErrorKind, Store, StoreError};
+
+/// A job that can run here waits no longer for the store to open: its page is to be fresh within two seconds.
+const OPEN: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(ctx: &Context, args: Box<Enqueue>) -> CliResult {
     if let Some(path) = &args.from_file {
@@ -28,22 +34,25 @@ pub(super) async fn run(ctx: &Context, args: Box<Enqueue>) -> CliResult {
     let config = ctx.config()?;
     let tier = config.tier();
     let job = build(*args, &tier)?;
-    let client = ctx.client().await?;
-    let done = client.insert(job).await?;
-    if !wait {
+    let handlers = bypass::handlers(ctx, &config)?;
+    let (store, done) = enqueue(ctx, &config, handlers, job).await?;
+    // What ran here and is not in the store is over, and nobody else can be asked about it.
+    let Some(store) = store.filter(|_| wait && !matches!(done.way, Way::InlineUnrecorded { .. })) else {
         match ctx.out.format {
             Format::Name => ctx.out.line(done.id)?,
             Format::Table | Format::Wide => {
-                let how = done.durability.map_or_else(|| "enqueued before".to_owned(), |level| format!("stored({level})"));
-                ctx.out.line(format!("{}  {}  {how}", done.id, done.state))?;
-                ctx.out.next(format!("{} job show {}", ctx.program, done.id));
+                let told = crate::names::escaped(&bypass::told(&done));
+                ctx.out.line(format!("{}  {}  {told}", done.id, done.state))?;
+                if !matches!(done.way, Way::InlineUnrecorded { .. }) {
+                    ctx.out.next(format!("{} job show {}", ctx.program, done.id));
+                }
             }
-            _ => ctx.out.json(&json!({ "id": done.id, "state": done.state, "durability": done.durability, "replayed": done.replayed }))?,
+            _ => ctx.out.json(&done)?,
         }
         return Ok(Exit::Ok);
-    }
+    };
     let timeout = ctx.timeout()?;
-    let job = wait::until_ended(ctx, &**client.store(), &tier, done.id, timeout).await?;
+    let job = wait::until_ended(ctx, &*store, &tier, done.id, timeout).await?;
     if let (Some(job), false) = (&job, ctx.out.is_for_people()) {
         ctx.out.json(job)?;
     }
@@ -57,6 +66,37 @@ pub(super) async fn run(ctx: &Context, args: Box<Enqueue>) -> CliResult {
             ctx.program, ctx.program, done.id
         ))),
         exit => Ok(exit),
+    }
+}
+
+/// Enqueues it, or runs it here. A job with a bypass does not wait long for a store that cannot be opened.
+async fn enqueue(
+    ctx: &Context,
+    config: &Config,
+    handlers: Option<Handlers>,
+    job: NewJob,
+) -> Result<(Option<Arc<dyn Store>>, Enqueued), CliError> {
+    let (url, tier) = (ctx.store_url(config)?, config.tier());
+    let open = store::open_wanting(&url, config.durability());
+    let here = handlers.as_ref().filter(|handlers| handlers.wanted(&job) != Bypass::Never);
+    let opened = match here {
+        None => open.await,
+        Some(_) => tokio::time::timeout(OPEN, open).await.unwrap_or_else(|_| {
+            let late = format!("not open within {}", human(OPEN));
+            Err(StoreError::new("open", &url, ErrorKind::Unavailable, late))
+        }),
+    };
+    match (opened, here) {
+        (Ok(store), _) => {
+            let client = Client::new(Arc::clone(&store), tier);
+            let client = match handlers {
+                Some(handlers) => client.with_handlers(handlers),
+                None => client,
+            };
+            Ok((Some(store), client.insert(job).await?))
+        }
+        (Err(error), Some(handlers)) => Ok((None, handlers.run_without_store(&tier, job, error).await?)),
+        (Err(error), None) => Err(error.into()),
     }
 }
 
@@ -90,6 +130,7 @@ fn build(args: Enqueue, tier: &Tier) -> Result<NewJob, CliError> {
         job.priority = i8::try_from(priority)
             .map_err(|_| CliError::usage(format!("--priority `{priority}` is out of range: -9 to 9")))?;
     }
+    job.bypass = args.bypass;
     let unique = span("--unique", args.unique)?;
     job.extras = Extras {
         retry: args.retry.map(RetryPolicy::attempts),

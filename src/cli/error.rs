@@ -65,6 +65,8 @@ impl From<EnqueueError> for CliError {
             EnqueueError::Store(error) => error.into(),
             EnqueueError::Unknown { id, .. } => Self::new(Exit::Unreachable, &error)
                 .hint(format!("enqueue it again with `--id {id}`: that cannot store it twice")),
+            EnqueueError::Failed { id, .. } => Self::new(Exit::Unreachable, &error)
+                .hint(format!("run it again with `--id {id}` when its handler or the store can answer")),
             EnqueueError::Conflict(id) => {
                 Self::new(Exit::Conflict, &error).hint(format!("see what it is: `sluicegate job show {id}`"))
             }

@@ -55,7 +55,11 @@ pub(super) const TABLE: &[(Exit, &str, &str)] = &[
         "usage",
         "bad flags or configuration; a prompt is needed but there is no terminal and no --yes",
     ),
-    (Exit::Unhealthy, "unhealthy", "verdict fail; a job that was waited for is dead, cancelled or expired"),
+    (
+        Exit::Unhealthy,
+        "unhealthy",
+        "verdict fail; a switch refused before anything changed; a job that was waited for is dead, cancelled or expired",
+    ),
     (Exit::Auth, "auth", "missing or denied credentials"),
     (
         Exit::RolledBack,
@@ -68,7 +72,7 @@ pub(super) const TABLE: &[(Exit, &str, &str)] = &[
     (
         Exit::Conflict,
         "conflict",
-        "another one owns it: a lock, an id with other content, a unique key, a worker's name",
+        "another one owns it: a lock, an id with other content, a unique key, a worker's name, an activation",
     ),
     (Exit::NotFound, "not_found", "unknown id; or a filter matched nothing under --require-match"),
     (Exit::Partial, "partial", "a bulk action finished with failures"),

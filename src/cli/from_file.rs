@@ -8,10 +8,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::bypass;
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
-use crate::client::{Client, EnqueueError};
+use crate::client::{Client, EnqueueError, Enqueued, Way};
 use crate::job::EnqueueBody;
 use crate::job::NewJob;
 use crate::job::args::MAX_ARGS;
@@ -22,13 +23,15 @@ const MAX_LINE: usize = MAX_ARGS + 64 * 1024;
 
 #[derive(Default)]
 struct Sums {
+    /// Ran here.
+    inline: u64,
     stored: u64,
     replayed: u64,
     refused: u64,
 }
 
 pub(super) async fn run(ctx: &Context, path: &Path) -> CliResult {
-    let client = ctx.client().await?;
+    let client = with_handlers(ctx).await?;
     let mut input: Box<dyn BufRead> = if path == Path::new("-") {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
@@ -51,7 +54,7 @@ pub(super) async fn run(ctx: &Context, path: &Path) -> CliResult {
         }
         if batch.len() == MAX_BATCH || ended && !batch.is_empty() {
             send(ctx, &client, &mut sums, std::mem::take(&mut batch)).await?;
-            bar.set_position(sums.stored + sums.replayed);
+            bar.set_position(sums.stored + sums.replayed + sums.inline);
         }
         if ended {
             break;
@@ -59,6 +62,14 @@ pub(super) async fn run(ctx: &Context, path: &Path) -> CliResult {
     }
     bar.finish_and_clear();
     finish(ctx, &sums)
+}
+
+async fn with_handlers(ctx: &Context) -> Result<Client, CliError> {
+    let client = ctx.client().await?;
+    Ok(match bypass::handlers(ctx, &ctx.config()?)? {
+        Some(handlers) => client.with_handlers(handlers),
+        None => client,
+    })
 }
 
 fn bar(ctx: &Context) -> ProgressBar {
@@ -115,6 +126,7 @@ async fn send(
     for (line, answer) in numbers.into_iter().zip(client.insert_many(jobs).await) {
         match answer {
             Ok(done) if done.replayed => sums.replayed += 1,
+            Ok(Enqueued { way: Way::Inline { .. } | Way::InlineUnrecorded { .. }, .. }) => sums.inline += 1,
             Ok(_) => sums.stored += 1,
             // The store is away: going on would only fail line by line.
             Err(error @ (EnqueueError::Store(_) | EnqueueError::Unknown { .. })) => {
@@ -130,12 +142,15 @@ async fn send(
 }
 
 fn finish(ctx: &Context, sums: &Sums) -> CliResult {
-    let Sums { stored, replayed, refused } = sums;
+    let Sums { inline, stored, replayed, refused } = sums;
     if ctx.out.is_for_people() {
-        ctx.out.line(format!("{stored} enqueued, {replayed} enqueued before, {refused} refused"))?;
+        let ran = if *inline > 0 { format!(", {inline} ran here") } else { String::new() };
+        ctx.out.line(format!("{stored} enqueued, {replayed} enqueued before{ran}, {refused} refused"))?;
         ctx.out.next(format!("{} status", ctx.program));
     } else {
-        ctx.out.json_line(&json!({ "enqueued": stored, "replayed": replayed, "refused": refused }))?;
+        ctx.out.json_line(
+            &json!({ "enqueued": stored, "replayed": replayed, "inline": inline, "refused": refused }),
+        )?;
     }
     Ok(if *refused > 0 { Exit::Partial } else { Exit::Ok })
 }

@@ -83,12 +83,21 @@ fn exit_codes(ctx: &Context) -> Result<(), CliError> {
 }
 
 fn environment(ctx: &Context) -> Result<(), CliError> {
-    let flags = ["config", "store", "tier", "output", "time", "color", "timeout", "release"];
+    let flags = ["config", "store", "tier", "output", "time", "color", "timeout", "ci", "release"];
     let mut rows: Vec<Vec<String>> = flags
         .iter()
         .map(|flag| vec![format!("SLUICEGATE_{}", flag.to_uppercase()), format!("the flag --{flag}")])
         .collect();
     rows.extend(KEYS.iter().map(|key| vec![key.variable(), key.doc.to_owned()]));
+    rows.extend(
+        [
+            "OTEL_SERVICE_NAME",
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_TRACES_SAMPLER",
+        ]
+        .map(|name| vec![name.to_owned(), "for traces and metrics, as OpenTelemetry has it".to_owned()]),
+    );
     rows.extend(
         ["NO_COLOR", "CLICOLOR_FORCE", "FORCE_COLOR"]
             .map(|name| vec![name.to_owned(), "whether colour is used".to_owned()]),

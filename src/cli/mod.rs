@@ -2,14 +2,22 @@
 //! decides nothing. `--help` touches nothing.
 
 mod act;
+mod activate;
 mod args;
+mod bypass;
+mod ci;
 mod config_cmd;
 mod context;
 mod dev;
+mod doctor;
 mod enqueue;
 mod error;
+mod events;
 mod exit;
+mod fetch;
 mod from_file;
+mod gate;
+mod health;
 mod help;
 mod list;
 mod out;
@@ -18,8 +26,10 @@ mod serve;
 mod show;
 mod status;
 mod story;
+mod systemd;
 mod wait;
 mod work;
+mod worker_cmd;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -122,7 +132,12 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Dev(args) => dev::run(ctx, args),
         Command::Work(args) => work::run(ctx, args),
         Command::Serve(args) => serve::run(ctx, args),
+        Command::Health(args) => health::run(&ctx, &args),
         Command::Status => ctx.block_on(status::run),
+        Command::Activate(args) => ctx.block_on(async move |ctx| activate::run(ctx, *args).await),
+        Command::Doctor(args) => doctor::run(ctx, &args),
+        Command::Events(args) => ctx.block_on(async move |ctx| events::run(ctx, args).await),
+        Command::Gate(command) => ctx.block_on(async move |ctx| gate::run(ctx, command).await),
         Command::Job(JobCommand::Enqueue(args)) => {
             ctx.block_on(async move |ctx| enqueue::run(ctx, args).await)
         }
@@ -135,6 +150,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Queue(QueueCommand::Show { queue }) => {
             ctx.block_on(async move |ctx| queue::show(ctx, queue).await)
         }
+        Command::Worker(command) => ctx.block_on(async move |ctx| worker_cmd::run(ctx, command).await),
         Command::Config(ConfigCommand::Show { origin }) => config_cmd::show(&mut ctx, origin),
         Command::Config(ConfigCommand::Validate) => config_cmd::validate(&mut ctx),
         Command::Config(ConfigCommand::Docs { section }) => config_cmd::docs(&ctx, section.as_deref()),

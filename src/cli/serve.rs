@@ -4,6 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::Listen;
+use super::bypass;
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
@@ -24,7 +25,10 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     let (level, json) = config.log();
     let _logs = telemetry::logs(level, json);
     Context::runtime()?.block_on(async {
-        let client = Client::new(ctx.store(&config).await?, config.tier());
+        let mut client = Client::new(ctx.store(&config).await?, config.tier());
+        if let Some(handlers) = bypass::handlers(&ctx, &config)? {
+            client = client.with_handlers(handlers);
+        }
         let api = api(&config, client)?;
         tracing::info!(api = %listener.local_addr()?, "serving");
         let shutdown = CancellationToken::new();

@@ -8,14 +8,12 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::queue;
-use crate::activation::{Activation, WorkerState};
-use crate::clock::human;
+use crate::activation::{Activation, Mode, WorkerState};
+use crate::clock::{Timestamp, human};
+use crate::health::tier::{GateAsk, look};
 use crate::job::State;
-use crate::names::DEFAULT_RELEASE;
-use crate::store::{Census, Seen};
-
-/// A worker that said nothing for three beats is stale.
-const STALE: Duration = Duration::from_secs(9);
+use crate::names::{DEFAULT_RELEASE, Release, escaped};
+use crate::store::{Census, Presence, Seen};
 
 pub(super) async fn run(ctx: &Context) -> CliResult {
     let (store, tier) = ctx.open().await?;
@@ -23,10 +21,13 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
     let (activation, workers, census) =
         (store.activation(&tier).await?, store.workers(&tier).await?, store.census(&tier).await?);
     let trouble = trouble(&workers, &census);
+    let active = activation.as_ref().map_or_else(Release::default, |current| current.release.clone());
+    let verdict = look(&*store, &tier, &GateAsk::new(active)).await;
     if !ctx.out.is_for_people() {
         let workers: Vec<_> =
-            workers.iter().map(|seen| json!({ "worker": seen, "stale": seen.age > STALE })).collect();
-        ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble }))?;
+            workers.iter().map(|seen| json!({ "worker": seen, "stale": seen.is_stale() })).collect();
+        ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble,
+            "verdict": verdict.decision, "output": verdict.output }))?;
         return Ok(Exit::Ok);
     }
     let out = &ctx.out;
@@ -36,7 +37,8 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
         trouble.as_deref().unwrap_or("ok")
     ))?;
     out.line(format!("store      {}   {}, survives: {}", about.location, about.detail, about.durability))?;
-    out.line(format!("activation {}", activation_line(activation.as_ref())))?;
+    out.line(format!("activation {}", activation_line(activation.as_ref(), census.now)))?;
+    out.line(escaped(&format!("gate       {}: {}", verdict.decision.as_str(), verdict.output)))?;
     out.line("")?;
     workers_table(ctx, &workers)?;
     out.line("")?;
@@ -48,11 +50,14 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
 /// The command that helps most: a worker when there is none, a look at what failed, a first job.
 fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) -> String {
     let jobs = |state| -> u64 { census.queues.iter().filter_map(|queue| queue.states.get(&state)).sum() };
-    if workers.iter().all(|seen| seen.age > STALE || seen.presence.state == WorkerState::Stopped) {
+    if workers.iter().all(|seen| seen.is_stale() || seen.presence.state == WorkerState::Stopped) {
         return match activation.map(|current| current.release.as_str()) {
             None | Some(DEFAULT_RELEASE) => "work".into(),
             Some(release) => format!("work --release {release}"),
         };
+    }
+    if workers.iter().any(|seen| seen.presence.fault.is_some()) {
+        return "doctor".into();
     }
     for state in [State::Dead, State::Parked, State::Retryable] {
         if jobs(state) > 0 {
@@ -67,7 +72,7 @@ fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) ->
 
 /// What is wrong, as far as these facts tell.
 fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
-    let living: Vec<&Seen> = workers.iter().filter(|seen| seen.age <= STALE).collect();
+    let living: Vec<&Seen> = workers.iter().filter(|seen| !seen.is_stale()).collect();
     if living.iter().any(|seen| seen.presence.state == WorkerState::Active) {
         let stuck: u32 = living.iter().map(|seen| seen.presence.stuck).sum();
         return (stuck > 0).then(|| format!("{stuck} jobs ignore their cancellation"));
@@ -84,23 +89,44 @@ fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
     Some(format!("no active worker, {waiting} jobs waiting{}", why.unwrap_or_default()))
 }
 
-fn activation_line(activation: Option<&Activation>) -> String {
+fn activation_line(activation: Option<&Activation>, now: Timestamp) -> String {
     match activation {
         None => "none yet: the first worker without a release makes one".into(),
         Some(current) => {
             let managed = if current.release.as_str() == DEFAULT_RELEASE { "unmanaged" } else { "managed" };
+            let stands = match (current.mode, current.confirm_by) {
+                (Mode::Provisional, Some(by)) => {
+                    let back =
+                        current.fallback.as_ref().map_or_else(|| "nothing".to_owned(), Release::to_string);
+                    let when = match now > by {
+                        true => format!("overdue for {}", human(now.since(by))),
+                        false => format!("in {}", human(by.since(now))),
+                    };
+                    format!("provisional, reverts to {back} {when} unless it is committed")
+                }
+                (Mode::Provisional, None) => "provisional".into(),
+                (Mode::Committed, _) => "committed".into(),
+            };
             format!(
-                "release {}, generation {}, since {}   ({managed})",
+                "release {}, generation {}, {stands}, since {}   ({managed})",
                 current.release, current.generation, current.since
             )
         }
     }
 }
 
-fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliError> {
+/// Why it is in its state; a step that failed says more than the state that it is stuck in.
+fn reason(presence: &Presence) -> String {
+    match &presence.fault {
+        Some(fault) => format!("{}: {}", fault.code.as_str(), fault.detail),
+        None => presence.reason.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliError> {
     let row = |seen: &Seen| {
         let presence = &seen.presence;
-        let state = if seen.age > STALE {
+        let state = if seen.is_stale() {
             format!("stale for {}", human(seen.age))
         } else {
             presence.state.to_string()
@@ -117,7 +143,7 @@ fn workers_table(ctx: &Context, workers: &[Seen]) -> Result<(), CliError> {
             ago(presence.progress_age),
             presence.completed.to_string(),
             presence.failed.to_string(),
-            presence.reason.clone().unwrap_or_default(),
+            reason(presence),
         ]
     };
     let headers =

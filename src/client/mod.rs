@@ -1,13 +1,31 @@
-//! Enqueue: single, many, unique. Concurrent single enqueues ride one round trip together.
+//! Enqueue: single, many, unique, with a bypass. Concurrent single enqueues ride one round trip together.
+//!
+//! - [`way`]: which way a job went
+//! - [`inline`] (feature `worker`): jobs that their caller runs itself; `attempt` is one such run
+
+#[cfg(feature = "worker")]
+mod attempt;
+#[cfg(feature = "worker")]
+pub mod inline;
+pub mod way;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::ids::JobId;
-use crate::job::{InvalidJob, Job, NewJob, State};
+use crate::job::{Bypass, InvalidJob, Job, NewJob, State};
 use crate::names::Tier;
 use crate::store::{Durability, ErrorKind, Insert, MAX_BATCH, Store, StoreError};
+
+#[cfg(feature = "worker")]
+pub use inline::Handlers;
+pub use way::{Declined, Way};
+
+/// A job of a batch waits so long for a place among those that run here; then it is queued.
+const BATCH_WAIT: Duration = Duration::from_secs(1);
 
 /// Enqueues jobs of one tier. Cheap to clone; share one per process.
 #[derive(Debug, Clone)]
@@ -15,19 +33,24 @@ pub struct Client {
     store: Arc<dyn Store>,
     tier: Tier,
     singles: Arc<Coalescer>,
+    #[cfg(feature = "worker")]
+    handlers: Option<Arc<Handlers>>,
 }
 
-/// A job that is in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A job that is in the store, or that its caller has run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Enqueued {
     /// Its id.
     pub id: JobId,
     /// Where it is.
     pub state: State,
-    /// What it survives; `None` when it was there before.
+    /// What it survives; `None` when it was there before, or is not in the store.
     pub durability: Option<Durability>,
     /// Whether the same job had been enqueued before.
     pub replayed: bool,
+    /// Which way it went.
+    #[serde(flatten)]
+    pub way: Way,
 }
 
 /// A job that is not in the store, or of which nobody knows.
@@ -58,6 +81,21 @@ pub enum EnqueueError {
         /// What the store said.
         source: StoreError,
     },
+    /// It failed here, and the store did not take it: nobody keeps it. If the store did not answer, it may be in it all the
+    /// same: then it runs again.
+    #[error("{}: it failed here ({error}), and {source}", if source.kind == ErrorKind::Timeout {
+        "nobody knows whether the job is kept"
+    } else {
+        "the job is not done and not kept"
+    })]
+    Failed {
+        /// Its id.
+        id: JobId,
+        /// What its handler said.
+        error: String,
+        /// What the store said.
+        source: Box<StoreError>,
+    },
     /// The store refused or could not be reached; the job is not in it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,7 +106,13 @@ impl Client {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, tier: Tier) -> Self {
         let singles = Arc::new(Coalescer::new(Arc::clone(&store), tier.clone()));
-        Self { store, tier, singles }
+        Self {
+            store,
+            tier,
+            singles,
+            #[cfg(feature = "worker")]
+            handlers: None,
+        }
     }
 
     /// Opens the store at a URL, for the default tier.
@@ -102,18 +146,82 @@ impl Client {
         self.insert(NewJob::of(job)?).await
     }
 
-    /// Enqueues one job. Calls that are made at the same time share a round trip.
+    /// Enqueues one job, or runs it here if it has a [`Bypass`]. Calls that are made at the same time share a round trip.
     ///
     /// # Errors
     /// See [`EnqueueError`].
     pub async fn insert(&self, job: NewJob) -> Result<Enqueued, EnqueueError> {
+        self.insert_within(job, Duration::ZERO).await
+    }
+
+    /// The same; a place among the jobs that run here is waited for so long.
+    async fn insert_within(&self, job: NewJob, wait: Duration) -> Result<Enqueued, EnqueueError> {
         let job = job.check()?;
-        self.singles.insert(job).await
+        match self.try_inline(&job, wait).await {
+            Ok(answer) => answer,
+            Err(why) => Ok(self.singles.insert(job).await?.declined(why)),
+        }
+    }
+
+    /// Whether a job is to run here.
+    fn wanted(&self, job: &NewJob) -> Bypass {
+        #[cfg(feature = "worker")]
+        if let Some(handlers) = &self.handlers {
+            return handlers.wanted(job);
+        }
+        job.bypass.unwrap_or_default()
+    }
+
+    /// No process of such a build runs anything.
+    #[cfg(not(feature = "worker"))]
+    async fn try_inline(
+        &self,
+        job: &NewJob,
+        _: Duration,
+    ) -> Result<Result<Enqueued, EnqueueError>, Option<Declined>> {
+        Err((self.wanted(job) != Bypass::Never).then_some(Declined::NoHandler))
     }
 
     /// Enqueues many jobs, a batch at a time; one answer each, in order. After a batch that the store did not take,
-    /// the rest is not tried and has the same error.
+    /// the rest is not tried and has the same error. Jobs with a [`Bypass`] go their way, a bounded number at a time.
     pub async fn insert_many(&self, jobs: Vec<NewJob>) -> Vec<Result<Enqueued, EnqueueError>> {
+        if jobs.iter().all(|job| self.wanted(job) == Bypass::Never) {
+            return self.queue_many(jobs).await;
+        }
+        let mut answers: Vec<Option<Result<Enqueued, EnqueueError>>> = jobs.iter().map(|_| None).collect();
+        let (here, queued): (Vec<_>, Vec<_>) =
+            jobs.into_iter().enumerate().partition(|(_, job)| self.wanted(job) != Bypass::Never);
+        let (places, queued): (Vec<usize>, Vec<NewJob>) = queued.into_iter().unzip();
+        let mut running = tokio::task::JoinSet::new();
+        for (at, job) in here {
+            let client = self.clone();
+            running.spawn(async move { (at, client.insert_within(job, BATCH_WAIT).await) });
+        }
+        let mut put = |at: usize, answer| answers.get_mut(at).map(|slot| *slot = Some(answer));
+        for (at, answer) in places.into_iter().zip(self.queue_many(queued).await) {
+            put(at, answer);
+        }
+        while let Some(joined) = running.join_next().await {
+            match joined {
+                Ok((at, answer)) => drop(put(at, answer)),
+                Err(error) => tracing::error!(%error, "a task that enqueued a job ended"),
+            }
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(self.vanished()))).collect()
+    }
+
+    /// The answer of a task that did not live to give one.
+    fn vanished(&self) -> EnqueueError {
+        let place = self.store.about().location;
+        EnqueueError::Store(StoreError::new(
+            "insert",
+            place,
+            ErrorKind::Timeout,
+            "the task that did it ended",
+        ))
+    }
+
+    async fn queue_many(&self, jobs: Vec<NewJob>) -> Vec<Result<Enqueued, EnqueueError>> {
         let mut answers = Vec::with_capacity(jobs.len());
         let mut jobs = jobs.into_iter().peekable();
         while jobs.peek().is_some() {
@@ -148,12 +256,23 @@ async fn insert_batch(
 }
 
 impl Enqueued {
+    /// With the reason why its caller did not run it.
+    fn declined(mut self, declined: Option<Declined>) -> Self {
+        if let Way::Queued { why } = &mut self.way {
+            *why = declined;
+        }
+        self
+    }
+
     fn from_insert(answer: Insert) -> Result<Self, EnqueueError> {
         match answer {
             Insert::Stored { id, state, durability } => {
-                Ok(Self { id, state, durability: Some(durability), replayed: false })
+                let way = Way::Queued { why: None };
+                Ok(Self { id, state, durability: Some(durability), replayed: false, way })
             }
-            Insert::Existing { id, state } => Ok(Self { id, state, durability: None, replayed: true }),
+            Insert::Existing { id, state } => {
+                Ok(Self { id, state, durability: None, replayed: true, way: Way::Existing })
+            }
             Insert::Conflict { id } => Err(EnqueueError::Conflict(id)),
             Insert::Held { holder, state } => Err(EnqueueError::Held { holder, state }),
         }

@@ -8,9 +8,9 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Key, Takes, nearest};
+use super::keys::{KEYS, Key, QUEUE_KEYS, Takes, nearest};
 use super::{ConfigError, Origin};
-use crate::names::shown;
+use crate::names::{Queue, shown};
 
 /// No configuration is larger.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -20,6 +20,8 @@ const MAX_FILE: u64 = 1024 * 1024;
 pub(super) struct File {
     /// Values by path, as text.
     pub(super) values: Vec<(&'static Key, String, Origin)>,
+    /// `[queues.NAME]`: queue, key, value.
+    pub(super) queues: Vec<(Queue, &'static Key, String, Origin)>,
     /// `[handlers.KIND]` tables.
     pub(super) handlers: BTreeMap<String, (serde_json::Value, Origin)>,
 }
@@ -86,6 +88,10 @@ impl Reader<'_> {
                 self.handlers(value, file)?;
                 continue;
             }
+            if path == "queues" {
+                self.queues(value, file)?;
+                continue;
+            }
             match (Key::find(&path), value.get_ref()) {
                 (Some(key), _) => {
                     let text = self.scalar(key, value)?;
@@ -109,7 +115,7 @@ impl Reader<'_> {
         let sections = KEYS
             .iter()
             .filter_map(|key| key.path.split_once('.').map(|(section, _)| section))
-            .chain(["handlers"]);
+            .chain(["handlers", "queues"]);
         match nearest(path, KEYS.iter().map(|key| key.path).chain(sections)) {
             Some(near) => {
                 error.hint(format!("did you mean `{near}`? `sluicegate config docs` lists every key"))
@@ -140,6 +146,32 @@ impl Reader<'_> {
             }
             _ => Err(wrong()),
         }
+    }
+
+    fn queues(&self, value: &Spanned<DeValue<'_>>, file: &mut File) -> Result<(), ConfigError> {
+        let expected = |span: &Range<usize>| {
+            self.fault(span, "`queues`: expected one table per queue, such as `[queues.mail]`")
+        };
+        let DeValue::Table(queues) = value.get_ref() else { return Err(expected(&value.span())) };
+        for (name, keys) in queues {
+            let DeValue::Table(keys) = keys.get_ref() else { return Err(expected(&keys.span())) };
+            let queue = Queue::new(name.get_ref()).map_err(|error| {
+                self.fault(&name.span(), format!("{error}; a queue with dots needs quotes"))
+            })?;
+            for (word, value) in keys {
+                let path = format!("queues.{queue}.{}", word.get_ref());
+                let Some(key) = QUEUE_KEYS.iter().find(|key| key.word() == word.get_ref()) else {
+                    let known: Vec<&str> = QUEUE_KEYS.iter().map(Key::word).collect();
+                    return Err(self
+                        .fault(&word.span(), format!("unknown key `{}`", shown(&path)))
+                        .hint(format!("a queue takes {}", known.join(", "))));
+                };
+                let text = self.scalar(key, value)?;
+                key.check(&text).map_err(|error| self.fault(&value.span(), format!("`{path}`: {error}")))?;
+                file.queues.push((queue.clone(), key, text, self.at(&value.span())));
+            }
+        }
+        Ok(())
     }
 
     fn handlers(&self, value: &Spanned<DeValue<'_>>, file: &mut File) -> Result<(), ConfigError> {

@@ -31,10 +31,15 @@ pub enum Takes {
     Address,
     /// A path.
     Path,
+    /// A program and its arguments, separated by spaces.
+    Command,
     /// `true` or `false`.
     Switch,
     /// One of these.
     OneOf(&'static [&'static str]),
+    /// The URL of a collector. Any text passes: what cannot be used is a warning where it is used, since no worker
+    /// shall stay down for its telemetry.
+    Collector,
 }
 
 /// One key.
@@ -115,6 +120,18 @@ pub const KEYS: &[Key] = &[
         "how long a job stays with a worker that says nothing; renewed about four times in it",
     ),
     key(
+        "worker.activation_hook",
+        Takes::Command,
+        None,
+        "a command that must succeed before this worker's first claim: run with SLUICEGATE_PHASE=rehearse at the start and =activate once its release is active; no shell",
+    ),
+    key(
+        "worker.activation_hook_timeout",
+        Takes::Span(SECOND, HOUR),
+        Some("10s"),
+        "how long it may take before it is killed and has failed",
+    ),
+    key(
         "api.listen",
         Takes::Address,
         Some("127.0.0.1:7434"),
@@ -130,7 +147,25 @@ pub const KEYS: &[Key] = &[
         "health.listen",
         Takes::Address,
         Some("127.0.0.1:7433"),
-        "where `work` and `dev` answer `/livez` and `/readyz`",
+        "where `work` and `dev` answer `/livez`, `/readyz` and `/metrics`, and `health` asks",
+    ),
+    key(
+        "health.claim_age_limit",
+        Takes::Span(SECOND, HOUR),
+        Some("15s"),
+        "a worker that could claim is not ready when no claim was answered for so long",
+    ),
+    key(
+        "health.progress_limit",
+        Takes::Span(SECOND, HOUR),
+        Some("30s"),
+        "a worker with free slots is not ready when jobs wait and none started or ended for so long",
+    ),
+    key(
+        "health.healthz",
+        Takes::OneOf(&["livez", "readyz"]),
+        None,
+        "which of them `/healthz` is; without it, it is neither and says so",
     ),
     key("dev.inbox", Takes::Switch, Some("true"), "in `dev`, what jobs send lands in the local inbox"),
     key(
@@ -140,6 +175,24 @@ pub const KEYS: &[Key] = &[
         "how much `work`, `serve` and `dev` log to standard error",
     ),
     key("log.format", Takes::OneOf(&["text", "json"]), Some("text"), "how it is written"),
+    key(
+        "telemetry.otlp_endpoint",
+        Takes::Collector,
+        None,
+        "the collector that `work` and `dev` send traces and metrics to, by OTLP over HTTP; without it, none. `OTEL_EXPORTER_OTLP_ENDPOINT` sets it too",
+    ),
+    key(
+        "telemetry.metrics_every",
+        Takes::Span(SECOND, HOUR),
+        Some("60s"),
+        "how often metrics are sent; `OTEL_METRIC_EXPORT_INTERVAL` (milliseconds) sets it too",
+    ),
+    key(
+        "telemetry.enabled",
+        Takes::Switch,
+        Some("true"),
+        "whether anything is sent; `OTEL_SDK_DISABLED=true` overrules it",
+    ),
 ];
 
 const fn key(path: &'static str, takes: Takes, default: Option<&'static str>, doc: &'static str) -> Key {
@@ -151,6 +204,12 @@ impl Key {
     #[must_use]
     pub fn find(path: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// The last part of its path.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
     }
 
     /// Its environment variable.
@@ -173,8 +232,10 @@ impl Key {
             Takes::Span(least, most) => format!("a duration from {} to {}", span(least), span(most)),
             Takes::Address => "an address and port such as `127.0.0.1:7434`".into(),
             Takes::Path => "a path".into(),
+            Takes::Command => "a program and its arguments, separated by spaces".into(),
             Takes::Switch => "`true` or `false`".into(),
             Takes::OneOf(words) => format!("one of {}", words.join(", ")),
+            Takes::Collector => "a URL such as `http://127.0.0.1:4318`".into(),
         }
     }
 
@@ -196,12 +257,22 @@ impl Key {
             }
             Takes::Address => text.parse::<SocketAddr>().is_ok(),
             Takes::Path => !text.is_empty() && !text.contains('\0'),
+            Takes::Command => !text.trim().is_empty() && !text.contains('\0'),
             Takes::Switch => matches!(text, "true" | "false"),
             Takes::OneOf(words) => words.contains(&text),
+            Takes::Collector => true,
         };
         if good { Ok(()) } else { Err(format!("expected {}, got `{}`", self.expects(), shown(text))) }
     }
 }
+
+/// What `[queues.NAME]` takes.
+pub static QUEUE_KEYS: [Key; 1] = [key(
+    "queues.NAME.slo",
+    Takes::Span(SECOND, 366 * 24 * HOUR),
+    None,
+    "how long a job of this queue may wait before health warns of it",
+)];
 
 /// Queue names separated by commas.
 pub(super) fn queues(text: &str) -> Result<Vec<Queue>, String> {

@@ -85,6 +85,7 @@ pub type Flags = Vec<(&'static str, &'static str, String)>;
 #[derive(Debug, Clone)]
 pub struct Config {
     values: BTreeMap<&'static str, Value>,
+    queues: BTreeMap<(Queue, &'static str), Value>,
     handlers: BTreeMap<String, (serde_json::Value, Origin)>,
     /// The file that was read.
     pub file: Option<PathBuf>,
@@ -151,13 +152,20 @@ impl Config {
         let default = |key: &'static Key| {
             (key.path, Value { text: key.default.map(str::to_owned), origin: Origin::Default })
         };
-        let mut config =
-            Self { values: KEYS.iter().map(default).collect(), handlers: BTreeMap::new(), file: None };
+        let mut config = Self {
+            values: KEYS.iter().map(default).collect(),
+            queues: BTreeMap::new(),
+            handlers: BTreeMap::new(),
+            file: None,
+        };
         let file = named.map(Path::to_owned).or_else(|| usual_files().into_iter().find(|path| path.exists()));
         if let Some(path) = file {
             let read = file::read(&path)?;
             for (key, text, origin) in read.values {
                 config.set(key.path, text, origin);
+            }
+            for (queue, key, text, origin) in read.queues {
+                config.queues.insert((queue, key.word()), Value { text: Some(text), origin });
             }
             config.handlers = read.handlers;
             config.file = Some(path);
@@ -178,8 +186,18 @@ impl Config {
     }
 
     fn read_environment(&mut self) -> Result<(), ConfigError> {
+        self.read_standard_variables();
         for (name, value) in environment() {
             let Some(rest) = name.strip_prefix(keys::PREFIX) else { continue };
+            if let Some((queue, key)) = of_a_queue(rest) {
+                let text = value
+                    .map_err(|()| ConfigError::plain(format!("environment variable {name} is not UTF-8")))?;
+                key.check(&text)
+                    .map_err(|error| ConfigError::plain(format!("environment variable {name}: {error}")))?;
+                let origin = Origin::Environment(name);
+                self.queues.insert((queue, key.word()), Value { text: Some(text), origin });
+                continue;
+            }
             let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
                 let names: Vec<String> = KEYS.iter().map(Key::variable).collect();
                 let error = ConfigError::plain(format!("unknown environment variable `{}`", shown(&name)));
@@ -195,7 +213,27 @@ impl Config {
                 .map_err(|error| ConfigError::plain(format!("environment variable {name}: {error}")))?;
             self.set(key.path, text, Origin::Environment(name));
         }
+        if variable("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+            self.set_standard("telemetry.enabled", "false".to_owned(), "OTEL_SDK_DISABLED");
+        }
         Ok(())
+    }
+
+    /// Variables of OpenTelemetry. Ours beat them, except its switch-off. They are set for whole hosts: one that cannot
+    /// be used is passed over, as their standard has it.
+    fn read_standard_variables(&mut self) {
+        if let Some(endpoint) = variable("OTEL_EXPORTER_OTLP_ENDPOINT") {
+            self.set_standard("telemetry.otlp_endpoint", endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT");
+        }
+        if let Some(every) = variable("OTEL_METRIC_EXPORT_INTERVAL") {
+            self.set_standard("telemetry.metrics_every", every + "ms", "OTEL_METRIC_EXPORT_INTERVAL");
+        }
+    }
+
+    fn set_standard(&mut self, path: &str, text: String, variable: &'static str) {
+        if let Some(key) = Key::find(path).filter(|key| key.check(&text).is_ok()) {
+            self.set(key.path, text, Origin::Environment(variable.to_owned()));
+        }
     }
 
     /// What must hold between values.
@@ -310,7 +348,14 @@ impl Config {
         self.parsed(path, |text| parse_duration(text).ok()).unwrap_or_default()
     }
 
-    /// `api.listen`
+    /// `worker.activation_hook`, and how long it may take.
+    #[must_use]
+    pub fn activation_hook(&self) -> Option<(Vec<String>, Duration)> {
+        let command = self.text("worker.activation_hook")?.split_whitespace().map(str::to_owned).collect();
+        Some((command, self.span("worker.activation_hook_timeout")))
+    }
+
+    /// `api.listen`.
     #[must_use]
     pub fn api_listen(&self) -> SocketAddr {
         self.parsed("api.listen", |text| text.parse().ok())
@@ -350,11 +395,46 @@ impl Config {
         (self.text("log.level").unwrap_or("info"), self.text("log.format") == Some("json"))
     }
 
+    /// `health.healthz`
+    #[must_use]
+    pub fn healthz(&self) -> Option<&str> {
+        self.text("health.healthz")
+    }
+
+    /// `queues.NAME.slo`, by queue.
+    #[must_use]
+    pub fn slos(&self) -> BTreeMap<Queue, Duration> {
+        let slo = |((queue, key), value): (&(Queue, &str), &Value)| {
+            let span = parse_duration(value.text.as_deref()?).ok()?;
+            (*key == "slo").then(|| (queue.clone(), span))
+        };
+        self.queues.iter().filter_map(slo).collect()
+    }
+
+    /// Every key of every queue that is set, with its path.
+    pub fn queue_values(&self) -> impl Iterator<Item = (String, &Value)> {
+        self.queues.iter().map(|((queue, key), value)| (format!("queues.{queue}.{key}"), value))
+    }
+
+    /// `telemetry.otlp_endpoint`, unless there is none or telemetry is switched off.
+    #[must_use]
+    pub fn collector(&self) -> Option<&str> {
+        let endpoint = self.text("telemetry.otlp_endpoint").filter(|endpoint| !endpoint.is_empty());
+        endpoint.filter(|_| self.text("telemetry.enabled") != Some("false"))
+    }
+
     /// `handlers.KIND`: settings by kind, and where they stand.
     #[must_use]
     pub fn handlers(&self) -> &BTreeMap<String, (serde_json::Value, Origin)> {
         &self.handlers
     }
+}
+
+/// `QUEUES__MAIL__SLO`: only queues whose names fit in the name of a variable have one.
+fn of_a_queue(variable: &str) -> Option<(Queue, &'static Key)> {
+    let (queue, word) = variable.strip_prefix("QUEUES__")?.rsplit_once("__")?;
+    let key = keys::QUEUE_KEYS.iter().find(|key| key.word().eq_ignore_ascii_case(word))?;
+    Some((Queue::new(&queue.to_ascii_lowercase()).ok()?, key))
 }
 
 /// A file with a secret must not be readable by others.

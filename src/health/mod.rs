@@ -4,11 +4,15 @@
 //! not move work. A store that is away, a long job, a standby or a quiet worker must not be restarted for it.
 
 pub mod facts;
+mod findings;
+pub mod probe;
 pub mod rules;
 #[cfg(test)]
 mod tests;
+pub mod tier;
 pub mod verdict;
 
-pub use facts::{Facts, Memory, Past, Source};
-pub use rules::{Ask, Probe, Thresholds, judge};
+pub use facts::{Facts, Memory, Past, SlowQueue, Source};
+pub use probe::{Ask, Probe, Thresholds};
+pub use rules::judge;
 pub use verdict::{Check, Status, Verdict};

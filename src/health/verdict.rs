@@ -1,11 +1,12 @@
 //! A verdict: a value, in the shape of `application/health+json`
 //! (draft-inadarei-api-health-check), or as lines for people.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
 
@@ -19,6 +20,26 @@ pub enum Status {
     Warn,
     /// The answer to the probe's question is no.
     Fail,
+}
+
+impl Status {
+    /// The name, as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+
+    const fn mark(self) -> (char, &'static str) {
+        match self {
+            Self::Pass => ('+', "ok"),
+            Self::Warn => ('!', "warn"),
+            Self::Fail => ('-', "failed"),
+        }
+    }
 }
 
 /// The finding of one rule.
@@ -45,6 +66,9 @@ pub struct Check {
     pub status: Status,
     /// When it was measured (host time).
     pub time: Timestamp,
+    /// What is wrong, for programs; absent when nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
     /// Since when it is so (host time).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
@@ -53,18 +77,25 @@ pub struct Check {
     pub output: Option<String>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<&'static str>,
+    pub hint: Option<Cow<'static, str>>,
+    /// Whatever else was looked at.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 /// The answer to one probe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// `livez` or `readyz`.
-    pub probe: &'static str,
+    /// The path, without its slash: `livez`, `readyz/staged`.
+    pub probe: Cow<'static, str>,
+    /// What it asks, in words.
+    pub question: &'static str,
     /// The worst of the checks.
     pub status: Status,
     /// The worst finding in words; empty when all is well.
     pub output: String,
+    /// The tier, when it is known.
+    pub tier: Option<String>,
     /// The worker, when it is known.
     pub worker: Option<String>,
     /// Its release, when it is known.
@@ -85,6 +116,7 @@ struct Body<'a> {
     description: String,
     #[serde(skip_serializing_if = "str::is_empty")]
     output: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     checks: BTreeMap<&'static str, Vec<&'a Check>>,
     links: BTreeMap<&'static str, String>,
 }
@@ -96,6 +128,18 @@ impl Verdict {
         self.status != Status::Fail
     }
 
+    /// The same answer without what it was found from: for those who may not see that.
+    #[must_use]
+    pub fn without_checks(mut self) -> Self {
+        self.checks.clear();
+        (self.tier, self.worker, self.release) = (None, None, None);
+        self
+    }
+
+    fn tier(&self) -> String {
+        self.tier.as_ref().map(|tier| format!("{tier}/")).unwrap_or_default()
+    }
+
     /// As `application/health+json`.
     ///
     /// # Errors
@@ -105,19 +149,15 @@ impl Verdict {
         for check in &self.checks {
             checks.entry(check.key).or_default().push(check);
         }
-        let question = match self.probe {
-            "livez" => "would a restart help?",
-            _ => "may this worker be given work?",
-        };
         serde_json::to_string_pretty(&Body {
             status: self.status,
             version: "1",
             release_id: self.release.as_deref(),
-            service_id: self.worker.as_ref().map(|worker| format!("worker/{worker}")),
-            description: format!("sluicegate worker: {question}"),
+            service_id: self.worker.as_ref().map(|worker| format!("worker/{}{worker}", self.tier())),
+            description: format!("sluicegate worker: {}", self.question),
             output: &self.output,
             checks,
-            links: BTreeMap::from([("self", format!("/{}", self.probe))]),
+            links: BTreeMap::from([("self", format!("/{}", self.probe)), ("about", "/health".to_owned())]),
         })
     }
 
@@ -129,17 +169,14 @@ impl Verdict {
         }
         let mut text = String::new();
         for check in &self.checks {
-            let (sign, word) = match check.status {
-                Status::Pass => ('+', "ok"),
-                Status::Warn => ('!', "warn"),
-                Status::Fail => ('-', "failed"),
-            };
+            let (sign, word) = check.status.mark();
             let why = check.output.as_ref().map(|why| format!(": {}", crate::names::escaped(why)));
             // Writing to a `String` cannot fail.
             let _ok = writeln!(text, "[{sign}]{} {word}{}", check.name, why.unwrap_or_default());
         }
         if self.checks.is_empty() {
-            let _ok = writeln!(text, "[!]worker warn: {}", self.output);
+            let (sign, word) = self.status.mark();
+            let _ok = writeln!(text, "[{sign}]worker {word}: {}", crate::names::escaped(&self.output));
         }
         let end = if self.is_yes() { "passed" } else { "failed" };
         let _ok = writeln!(text, "{} check {end}", self.probe);

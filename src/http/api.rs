@@ -10,7 +10,7 @@ use super::problem::Problem;
 use super::reply::Reply;
 use super::routes::{self, Do};
 use super::server::Face;
-use super::{jobs, probes};
+use super::{gate, jobs, probes};
 
 /// The API behind its guard.
 pub(crate) struct Served {
@@ -37,6 +37,7 @@ impl Served {
             Do::ShowJob => jobs::show(client, segment).await,
             Do::Enqueue => jobs::enqueue(client, headers, read(jobs::MAX_ONE).await?).await,
             Do::EnqueueBatch => jobs::enqueue_batch(client, headers, read(jobs::MAX_BATCH_BODY).await?).await,
+            Do::Gate => gate::verdict(client, query).await,
             Do::Inbox | Do::InboxJson | Do::InboxStyle => self.inbox(what, query).await,
             Do::Healthz | Do::ProbesAreElsewhere => Ok(probes::healthz("<health.listen>")),
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use super::reply::{self, Reply};
 use super::routes::Query;
-use crate::client::{Client, EnqueueError, Enqueued};
+use crate::client::{Client, EnqueueError, Enqueued, Way};
 use crate::ids::JobId;
 use crate::job::EnqueueBody;
 use crate::job::args::{InvalidArgs, MAX_ARGS, MAX_DEPTH, check_json};
@@ -33,9 +33,13 @@ pub(crate) async fn enqueue(client: &Client, headers: &HeaderMap, body: Bytes) -
     let job = read_job(&body, key, client.tier())?;
     let by_key = job.extras.idempotency_key.is_some();
     let enqueued = client.insert(job).await.map_err(|error| Problem::from_enqueue(error, by_key))?;
-    let status = if enqueued.replayed { StatusCode::OK } else { StatusCode::CREATED };
+    // Nothing was created when the job ran here and the store was away.
+    let recorded = !matches!(enqueued.way, Way::InlineUnrecorded { .. });
+    let status = if recorded && !enqueued.replayed { StatusCode::CREATED } else { StatusCode::OK };
     let mut reply = reply::json(status, &shown(&enqueued));
-    reply = reply::set(reply, LOCATION, &format!("/v1/jobs/{}", enqueued.id));
+    if recorded {
+        reply = reply::set(reply, LOCATION, &format!("/v1/jobs/{}", enqueued.id));
+    }
     if enqueued.replayed {
         reply = reply::set(reply, HeaderName::from_static("idempotent-replayed"), "true");
     }
@@ -68,8 +72,10 @@ pub(crate) async fn enqueue_batch(
     })??;
     let jobs: Vec<NewJob> = read.iter().filter_map(|job| job.as_ref().ok()).cloned().collect();
     let stored = client.insert_many(jobs).await;
-    // The first was not stored, so the rest was not tried: the whole request can simply be sent again later.
-    if let Some(Err(EnqueueError::Store(error))) = stored.first() {
+    // None was stored, and none ran here: the whole request can simply be sent again later.
+    if let Some(Err(EnqueueError::Store(error))) = stored.first()
+        && stored.iter().all(|answer| matches!(answer, Err(EnqueueError::Store(_))))
+    {
         return Err(error.clone().into());
     }
     let mut stored = stored.into_iter();
@@ -134,12 +140,7 @@ pub(crate) fn version(client: &Client) -> Reply {
 }
 
 fn shown(enqueued: &Enqueued) -> Value {
-    json!({
-        "id": enqueued.id,
-        "state": enqueued.state,
-        "durability": enqueued.durability,
-        "replayed": enqueued.replayed,
-    })
+    serde_json::to_value(enqueued).unwrap_or_default()
 }
 
 /// The Idempotency-Key draft quotes the key (a structured-field string); most clients do not. Both are the same key.

@@ -3,7 +3,7 @@
 //!
 //! - [`server`]: the connection layer and its limits; `seats` and `wire` are its parts
 //! - `guard`: who may ask; `routes`: the table of paths; `body`: what may be sent; `problem`: every refusal
-//! - `jobs`, `probes`, [`inbox`] and its page: what is answered
+//! - `jobs`, `gate`, [`inbox`] and its page; `health`, `probes`, `metrics` (with `census`): what is answered
 //!
 //! | answer | when |
 //! |---|---|
@@ -13,27 +13,31 @@
 //! | 408, 413, 415 | too slow; too large; not plain JSON |
 //! | 409 | the id exists with other content; another job holds the unique key |
 //! | 422 | the idempotency key was used for other content, and nothing else |
-//! | 503 + `Retry-After` | the store is away: nothing was stored |
+//! | 503 + `Retry-After` | the store is away: nothing was stored; `NEITHER_DONE_NOR_KEPT`: a job with a bypass failed here, too |
+//! | 200, 503 + `Retry-After`, 412, 409, 404 | a gate: pass, pending, fail, superseded, unknown release |
 //! | 504 + `OUTCOME_UNKNOWN` | the store did not answer: send the same again, it cannot be stored twice |
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::health;
 
 mod api;
 mod body;
+mod census;
+mod exposition;
+mod gate;
 mod guard;
+mod health;
 #[cfg(feature = "handlers")]
 pub mod inbox;
 #[cfg(feature = "handlers")]
 mod inbox_page;
 mod jobs;
+mod metrics;
 mod probes;
 mod problem;
 mod reply;
@@ -43,6 +47,7 @@ pub mod server;
 mod wire;
 
 pub use guard::BadToken;
+pub use health::{Health, HealthServer, serve_health};
 pub use server::Limits;
 
 use guard::{Guard, Token};
@@ -134,58 +139,4 @@ pub async fn serve_api(listener: TcpListener, api: Api, shutdown: CancellationTo
     let guard = Guard { listen, token: api.token.clone(), hosts: api.hosts.clone(), probes: false };
     let limits = api.limits.clone();
     server::serve(listener, Arc::new(api::Served { api, guard }), limits, shutdown).await
-}
-
-/// The running probes.
-#[derive(Debug)]
-pub struct HealthServer {
-    address: SocketAddr,
-    ended: oneshot::Receiver<io::Result<()>>,
-}
-
-impl HealthServer {
-    /// Where they listen.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Waits until they have stopped, after their `shutdown`.
-    ///
-    /// # Errors
-    /// When they ended for another reason.
-    pub async fn stopped(self) -> io::Result<()> {
-        self.ended.await.unwrap_or_else(|_| Err(io::Error::other("the thread of the probes died")))
-    }
-}
-
-/// Serves the probes on a thread and a runtime of their own, so that blocked job threads cannot silence them. They need
-/// no token: they tell no payload, and on loopback they answer only to a local `Host`.
-///
-/// # Errors
-/// When the listener cannot be used or the thread cannot be started.
-pub fn serve_health(
-    listener: TcpListener,
-    source: Arc<dyn health::Source>,
-    shutdown: CancellationToken,
-) -> io::Result<HealthServer> {
-    let listen = listener.local_addr()?;
-    let guard = Guard { listen, token: None, hosts: Vec::new(), probes: true };
-    let probes = Arc::new(probes::Probes { source, memory: health::Memory::default(), guard });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (tell, ended) = oneshot::channel();
-    std::thread::Builder::new().name("health".to_owned()).spawn(move || {
-        let served = runtime.block_on(async {
-            let watching = Arc::clone(&probes);
-            let watched = shutdown.clone();
-            let watch = tokio::spawn(async move { watching.watch(watched).await });
-            let served = server::serve(listener, probes, Limits::default(), shutdown).await;
-            watch.abort();
-            served
-        });
-        if let Err(Err(error)) = tell.send(served) {
-            tracing::error!(%error, "the probes ended");
-        }
-    })?;
-    Ok(HealthServer { address: listen, ended })
 }

@@ -156,6 +156,18 @@ impl Problem {
                     .with("id", id.to_string())
                     .retry_after("1")
             }
+            EnqueueError::Failed { id, error, source } => {
+                let (status, code) = if source.kind == ErrorKind::Timeout {
+                    (StatusCode::GATEWAY_TIMEOUT, "OUTCOME_UNKNOWN")
+                } else {
+                    (StatusCode::SERVICE_UNAVAILABLE, "NEITHER_DONE_NOR_KEPT")
+                };
+                Self::new(status, code, detail)
+                    .hint(format!("send the same request again with \"id\": \"{id}\""))
+                    .with("id", id.to_string())
+                    .with("error", error)
+                    .retry_after("5")
+            }
             EnqueueError::Store(error) => error.into(),
         }
     }

@@ -5,6 +5,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::problem::Problem;
+use crate::health::Probe as Question;
 
 /// What a route of the API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,7 @@ pub(crate) enum Do {
     Enqueue,
     EnqueueBatch,
     ShowJob,
+    Gate,
     Inbox,
     InboxJson,
     InboxStyle,
@@ -24,8 +26,11 @@ pub(crate) enum Do {
 /// What a route of the probes does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    Live,
-    Ready,
+    /// A question, or with a segment one check of it.
+    Ask(Question),
+    /// The same as a whole document.
+    Health,
+    Metrics,
     Healthz,
 }
 
@@ -33,12 +38,13 @@ pub(crate) enum Probe {
 pub(crate) type Route<D> = (&'static str, &'static str, D);
 
 /// Everything the API answers.
-pub(crate) const API: [Route<Do>; 11] = [
+pub(crate) const API: [Route<Do>; 12] = [
     ("GET", "/v1/version", Do::Version),
     ("GET", "/v1/jobs", Do::ListJobs),
     ("POST", "/v1/jobs", Do::Enqueue),
     ("POST", "/v1/jobs/batch", Do::EnqueueBatch),
     ("GET", "/v1/jobs/{}", Do::ShowJob),
+    ("GET", "/v1/gate", Do::Gate),
     ("GET", "/dev/inbox", Do::Inbox),
     ("GET", "/dev/inbox.json", Do::InboxJson),
     ("GET", "/dev/inbox.css", Do::InboxStyle),
@@ -48,8 +54,18 @@ pub(crate) const API: [Route<Do>; 11] = [
 ];
 
 /// Everything the probes answer.
-pub(crate) const PROBES: [Route<Probe>; 3] =
-    [("GET", "/livez", Probe::Live), ("GET", "/readyz", Probe::Ready), ("GET", "/healthz", Probe::Healthz)];
+pub(crate) const PROBES: [Route<Probe>; 10] = [
+    ("GET", "/livez", Probe::Ask(Question::Live)),
+    ("GET", "/livez/{}", Probe::Ask(Question::Live)),
+    ("GET", "/readyz", Probe::Ask(Question::Ready)),
+    ("GET", "/readyz/{}", Probe::Ask(Question::Ready)),
+    ("GET", "/startupz", Probe::Ask(Question::Startup)),
+    ("GET", "/startupz/{}", Probe::Ask(Question::Startup)),
+    ("GET", "/health", Probe::Health),
+    ("GET", "/health/{}", Probe::Health),
+    ("GET", "/metrics", Probe::Metrics),
+    ("GET", "/healthz", Probe::Healthz),
+];
 
 /// Finds what to do, and the text of the segment that `{}` stands for (empty without one).
 pub(crate) fn find<'p, D: Copy>(
@@ -149,7 +165,8 @@ impl Query {
     }
 }
 
-fn decoded(text: &str) -> Option<String> {
+/// A percent-encoded text; `None` when it is none.
+pub(crate) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -27,6 +27,10 @@ impl Seat {
         self.number
     }
 
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     pub(crate) fn is_busy(&self) {
         self.set(None);
     }

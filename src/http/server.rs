@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,10 @@ impl Default for Limits {
         }
     }
 }
+
+/// Who asks: a face finds it among the extensions of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// What answers requests.
 pub(crate) trait Face: Send + Sync + 'static {
@@ -189,8 +194,9 @@ async fn connection<F: Face>(
     }
     let tap = Tap::default();
     let wire = Wire::new(stream, tap.clone(), limits.write_timeout);
-    let service = service_fn(|request| async {
+    let service = service_fn(|mut request: Request<Incoming>| async {
         seat.is_busy();
+        request.extensions_mut().insert(Peer(seat.peer()));
         let mut reply = answer(&*face, request, &tap).await;
         reply::seal(&mut reply);
         tap.reset();

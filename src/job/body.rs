@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::args::Args;
+use super::bypass::Bypass;
 use super::new::{Expiry, InvalidJob, MAX_PRIORITY, NewJob, Unique, When, range};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -55,6 +56,9 @@ pub struct EnqueueBody {
     /// Time-out of one attempt.
     #[serde(default, with = "crate::clock::secs::option")]
     pub timeout: Option<Duration>,
+    /// Whether whoever takes this body runs the job itself.
+    #[serde(default)]
+    pub bypass: Option<Bypass>,
     /// Unique key.
     #[serde(default)]
     pub unique: Option<Unique>,
@@ -130,6 +134,7 @@ impl EnqueueBody {
         if let Some(version) = self.version {
             job.version = version;
         }
+        job.bypass = self.bypass;
         job.extras.retry = self.retry;
         job.extras.timeout = self.timeout;
         job.extras.unique = self.unique;
@@ -192,6 +197,7 @@ mod tests {
             (r#"{"kind":"a","expires_in":0}"#, "expires_in"),
             (r#"{"kind":"a","timeout":0}"#, "timeout"),
             (r#"{"kind":"a","id":"x","idempotency_key":"y"}"#, "not a job id"),
+            (r#"{"kind":"a","bypass":"last"}"#, "expected one of `never`, `when-inactive`, `first`"),
             (r#"{"kind":"a","typo":1}"#, "unknown field `typo`"),
             (r#"{"kind":"../x"}"#, "bad kind name"),
             (r#"{"kind":"a","idempotency_key":""}"#, "1 to 255"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::bypass::{BYPASS_DEADLINE, Bypass};
 use crate::retry::RetryPolicy;
 
 /// One kind of job. The implementing type *is* the arguments.
@@ -47,5 +48,18 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     #[must_use]
     fn expires() -> Option<Duration> {
         None
+    }
+
+    /// Whether its callers run it themselves and queue only what fails. Anything but [`Bypass::Never`] promises that the
+    /// job is safe to repeat.
+    #[must_use]
+    fn bypass() -> Bypass {
+        Bypass::Never
+    }
+
+    /// How long a caller that runs it waits for it, at most 10 s. After that the run is dropped, and it is queued.
+    #[must_use]
+    fn bypass_deadline() -> Duration {
+        BYPASS_DEADLINE
     }
 }

@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,7 +61,38 @@ pub trait Handler: Job {
         let _ = version;
         Ok(args.read()?)
     }
+
+    /// What to run as a canary: arguments whose real run does no harm. A handler that declares some looks at
+    /// [`Context::is_canary`] where it must, goes its usual way as far as it can, and ends with [`Context::receipt`].
+    /// `None`: canaries do not run this kind.
+    fn canary() -> Option<Self> {
+        None
+    }
 }
+
+/// The message of a panic.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "without a message".to_owned())
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &JobError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let more = next.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// Where a canary's handler puts its receipt.
+pub type Receipt = Arc<Mutex<Option<String>>>;
 
 /// What a side effect's record says when it is begun again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,11 +177,27 @@ pub struct Context {
     pub shared: Shared,
     /// The record of side effects.
     pub effects: Arc<dyn Effects>,
+    /// There when this is a canary: where its receipt goes.
+    pub canary: Option<Receipt>,
     /// The job's tracing span.
     pub span: tracing::Span,
 }
 
 impl Context {
+    /// Whether this is a canary: a run that proves that the kind works, and must have no effect on the world.
+    #[must_use]
+    pub fn is_canary(&self) -> bool {
+        self.canary.is_some()
+    }
+
+    /// Proves that the code of a canary's handler ran: a text that only running it can know, such as the answer of what
+    /// it called. A canary that ends without one has failed. Does nothing in ordinary jobs.
+    pub fn receipt(&self, text: &str) {
+        if let Some(canary) = &self.canary {
+            *canary.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+        }
+    }
+
     /// The settings of this kind, typed.
     ///
     /// # Errors

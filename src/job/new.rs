@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::args::{Args, InvalidArgs};
+use super::bypass::Bypass;
 use super::define::Job;
 use super::state::State;
 use crate::clock::{MAX_DURATION, Timestamp};
 use crate::ids::JobId;
-use crate::names::{BadName, Kind, Queue, Tier, shown};
+use crate::names::{BadName, Kind, Queue, Tier, WorkerName, shown};
 use crate::retry::{MAX_ATTEMPTS, RetryPolicy};
 
 /// Most tags of one job.
@@ -89,6 +90,9 @@ impl Unique {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extras {
+    /// For a canary job: the one worker that may take it. It comes first, where the engines look for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<WorkerName>,
     /// Attempts and delays, when they differ from the kind's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
@@ -140,6 +144,8 @@ pub struct NewJob {
     pub when: When,
     /// When it is too late.
     pub expiry: Option<Expiry>,
+    /// Whether its caller runs it; `None`: as its kind says. It is for the caller, and not stored.
+    pub bypass: Option<Bypass>,
     /// Everything rare.
     pub extras: Extras,
 }
@@ -221,6 +227,8 @@ impl NewJob {
         new.version = J::VERSION;
         new.priority = J::PRIORITY;
         new.expiry = J::expires().map(Expiry::After);
+        // Also where nobody has its handler: then the answer says so.
+        new.bypass = Some(J::bypass());
         new.check()
     }
 
@@ -236,8 +244,20 @@ impl NewJob {
             priority: 0,
             when: When::Now,
             expiry: None,
+            bypass: None,
             extras: Extras::default(),
         }
+    }
+
+    /// A canary job: it goes to one worker through the real path, whatever the activation says, to prove that the worker
+    /// claims, runs and settles. It has one attempt, and expires so long after the insert if it has not ended by then.
+    #[must_use]
+    pub fn canary(kind: Kind, args: Args, worker: &WorkerName, expires: Duration) -> Self {
+        let mut new = Self::raw(kind, args).expires_in(expires);
+        new.queue = Queue::canaries();
+        new.extras.retry = Some(RetryPolicy { max_attempts: 1, ..RetryPolicy::default() });
+        new.extras.canary = Some(worker.clone());
+        new
     }
 
     /// Another queue.
@@ -279,6 +299,13 @@ impl NewJob {
         self
     }
 
+    /// Whether its caller runs it, whatever its kind says.
+    #[must_use]
+    pub fn bypass(mut self, bypass: Bypass) -> Self {
+        self.bypass = Some(bypass);
+        self
+    }
+
     /// Holds a unique key; see [`Unique`].
     #[must_use]
     pub fn unique(mut self, unique: Unique) -> Self {
@@ -316,6 +343,14 @@ impl NewJob {
             Some(Expiry::At(time)) => check_time("expires_at", time)?,
         }
         let extras = &self.extras;
+        if self.queue.is_canaries() != extras.canary.is_some() {
+            return Err(InvalidJob::Clash(
+                "a canary job, and no other, names its worker and waits in `~canary`",
+            ));
+        }
+        if extras.canary.is_some() && self.expiry.is_none() {
+            return Err(InvalidJob::Clash("a canary job needs `expires_in`"));
+        }
         if let Some(retry) = &extras.retry {
             if !(1..=MAX_ATTEMPTS).contains(&retry.max_attempts) {
                 return Err(range("retry.max_attempts", retry.max_attempts, format!("1 to {MAX_ATTEMPTS}")));

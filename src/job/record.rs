@@ -48,7 +48,8 @@ impl Parked {
 pub struct Attempt {
     /// When it ended, in store time.
     pub at: Timestamp,
-    /// What came of it: `failed`, `crashed`, `snoozed`, `parked`, `returned`, `cancelled`, `expired`.
+    /// What came of it: `failed`, `crashed`, `snoozed`, `parked`, `returned`, `cancelled`, `expired`. `inline`: its caller ran
+    /// it, with an error if that did not complete it.
     pub outcome: String,
     /// The error or reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]

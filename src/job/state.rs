@@ -128,11 +128,13 @@ pub enum Event {
     Cancel,
     /// A person or program wants it to run now.
     RunNow,
+    /// Its caller ran it, and it is done.
+    RanInline,
 }
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Promote,
         Self::Claim,
         Self::Complete,
@@ -146,6 +148,7 @@ impl Event {
         Self::Expire,
         Self::Cancel,
         Self::RunNow,
+        Self::RanInline,
     ];
 }
 
@@ -177,6 +180,7 @@ pub const fn next(from: State, event: Event) -> Result<State, IllegalMove> {
         (S::Running, E::Return | E::Rescue) => S::Available,
         (S::Running | S::Available | S::Scheduled | S::Retryable | S::Parked, E::Expire) => S::Expired,
         (S::Running | S::Available | S::Scheduled | S::Retryable | S::Parked, E::Cancel) => S::Cancelled,
+        (S::Available | S::Scheduled | S::Retryable | S::Parked, E::RanInline) => S::Completed,
         (S::Dead | S::Cancelled | S::Expired, E::RunNow) => S::Available,
         _ => return Err(IllegalMove { from, event }),
     })

@@ -1,13 +1,12 @@
-//! What is asked of a store's control plane, and what it answers: the activation, records, the ledger, presence.
+//! What is asked of a store's control plane, and what it answers: the activation, records, the ledger.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::activation::{Activation, Mode, WorkerState};
+use crate::activation::{Activation, Mode};
 use crate::clock::Timestamp;
-use crate::ids::Nonce;
-use crate::names::{Kind, Queue, Release, WorkerName};
+use crate::names::{Queue, Release};
 
 /// Who acts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +56,8 @@ pub enum Space {
     Control,
     /// Drains.
     Drain,
+    /// What the handlers of canary jobs prove.
+    Receipt,
 }
 
 impl Space {
@@ -69,6 +70,7 @@ impl Space {
             Self::Deploy => "deploy",
             Self::Control => "control",
             Self::Drain => "drain",
+            Self::Receipt => "receipt",
         }
     }
 }
@@ -111,78 +113,23 @@ pub struct LedgerEntry {
     pub detail: String,
 }
 
-/// What a worker says of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Presence {
-    /// Its name.
-    pub worker: WorkerName,
-    /// This process, among all that ever had the name.
-    #[serde(skip, default)]
-    pub incarnation: Nonce,
-    /// Where it runs.
-    pub host: String,
-    /// Its process id there.
-    pub pid: u32,
-    /// Its release.
-    pub release: Release,
-    /// Its release and build, as one text: what it parked as undecodable is not un-parked for the same again.
-    pub capability: String,
-    /// What it believes it is.
-    pub state: WorkerState,
-    /// Why, when it is not active.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The newest generation it has seen.
-    pub generation: u64,
-    /// The kinds it can run, with the version of their arguments.
-    pub kinds: Vec<(Kind, u32)>,
-    /// The queues it serves; `None` for all.
-    pub queues: Option<Vec<Queue>>,
-    /// How many jobs it runs at once.
-    pub slots: u32,
-    /// How many run now.
-    pub busy: u32,
-    /// How many of those ignore their cancellation.
-    pub stuck: u32,
-    /// Ticks of the claim loop.
-    pub ticks: u64,
-    /// Seconds since the last answered claim.
-    #[serde(with = "crate::clock::secs::option")]
-    pub claim_age: Option<Duration>,
-    /// Seconds since a job last started or ended.
-    #[serde(with = "crate::clock::secs::option")]
-    pub progress_age: Option<Duration>,
-    /// Jobs completed by this process.
-    pub completed: u64,
-    /// Attempts failed in this process.
-    pub failed: u64,
-    /// Version of this library.
-    pub version: String,
+/// How long a queue is to be paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pause {
+    /// So long from now (store time), then it lapses by itself; `None`: until somebody resumes it.
+    pub for_: Option<Duration>,
 }
 
-/// The answer to a beat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beat {
-    /// Known.
-    Ok {
-        /// The store's time.
-        now: Timestamp,
-    },
-    /// Another process registered under this name.
-    Superseded,
-}
-
-/// A worker as the store saw it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Seen {
-    /// What it said last.
-    #[serde(flatten)]
-    pub presence: Presence,
-    /// When (store time).
+/// A queue that is paused: no claim takes its jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// The queue.
+    pub queue: Queue,
+    /// Who paused it, and why.
+    pub by: Actor,
+    /// Since when (store time).
     pub at: Timestamp,
-    /// Seconds since then.
-    #[serde(with = "crate::clock::secs")]
-    pub age: Duration,
-    /// When this incarnation first appeared (store time).
-    pub since: Timestamp,
+    /// When it lapses by itself (store time); `None`: not before somebody resumes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }

@@ -59,9 +59,22 @@ pub enum Insert {
     },
 }
 
+/// Which jobs a claim is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Lane {
+    /// The tier's jobs, if the activation allows it; never a canary.
+    #[default]
+    Jobs,
+    /// Canary jobs that are addressed to the worker that asks, whatever the activation and the pauses say. Such a claim
+    /// changes no activation: the dead-man waits for one of [`Lane::Jobs`].
+    Canaries,
+}
+
 /// What a worker asks for.
 #[derive(Debug, Clone)]
 pub struct ClaimAsk {
+    /// Which jobs it is for.
+    pub lane: Lane,
     /// The tier.
     pub tier: Tier,
     /// Who asks.
@@ -97,7 +110,12 @@ pub enum Claim {
         current: Option<Activation>,
         /// The store's time.
         now: Timestamp,
+        /// Whether canary jobs wait for this worker.
+        canaries: bool,
     },
+    /// To a claim of [`Lane::Canaries`]: canary jobs of this worker, of which there may be none; then there is no lease. The
+    /// generation is that of the tier's activation, 0 when it has none.
+    Canaries(Batch),
     /// Another process registered under this worker's name.
     Superseded,
 }
@@ -117,8 +135,10 @@ pub struct Batch {
     pub jobs: Vec<Claimed>,
     /// Whether this is one suspect, alone.
     pub suspect: bool,
-    /// Whether more were waiting than were taken.
+    /// Whether more were waiting than were taken; what waits in a paused queue does not count.
     pub more: bool,
+    /// Whether canary jobs wait for this worker: they are taken by a claim of [`Lane::Canaries`].
+    pub canaries: bool,
 }
 
 /// One claimed job.
@@ -298,6 +318,33 @@ pub enum Action {
     Retry,
     /// Call it off: at once when it waits, by asking its worker when it runs.
     Cancel,
+    /// Its caller ran it, and it is done: what waits is completed, and counted as such. What a worker holds by now is not
+    /// touched. Not in the ledger: it is a job's own way, and no act of a person.
+    RanInline {
+        /// How long it ran, in seconds.
+        #[serde(with = "crate::clock::secs")]
+        ran: Duration,
+    },
+    /// Its caller tried to run it, and it is not done: from now on, or after a delay, it is the queue's, at no cost in
+    /// attempts. The actor's reason is kept in its story. Only of a scheduled job: any other has gone its way. Not in the
+    /// ledger either.
+    HandOver {
+        /// From now, store time, in seconds; zero: it is available.
+        #[serde(with = "crate::clock::secs")]
+        after: Duration,
+    },
+}
+
+impl Action {
+    /// What the ledger calls it.
+    #[cfg(any(feature = "sqlite", feature = "redis"))]
+    pub(super) const fn entry(self) -> Option<&'static str> {
+        match self {
+            Self::Retry => Some("jobs.retried"),
+            Self::Cancel => Some("jobs.cancelled"),
+            Self::RanInline { .. } | Self::HandOver { .. } => None,
+        }
+    }
 }
 
 /// The answer to one action.

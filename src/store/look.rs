@@ -8,9 +8,10 @@ use crate::clock::Timestamp;
 use crate::job::{JobRecord, State};
 use crate::names::{Kind, Queue};
 
-/// Whether a page that asks so shows a job.
+/// Whether a page that asks so shows a job. Canaries are shown to who names their queue.
 pub(super) fn wanted(record: &JobRecord, ask: &PageAsk, now: Timestamp) -> bool {
-    ask.state.is_none_or(|state| record.state == state)
+    (!record.queue.is_canaries() || ask.queue.as_ref().is_some_and(Queue::is_canaries))
+        && ask.state.is_none_or(|state| record.state == state)
         && ask.queue.as_ref().is_none_or(|queue| record.queue == *queue)
         && ask.kind.as_ref().is_none_or(|kind| record.kind == *kind)
         && ask.tags.iter().all(|(key, value)| record.extras.tags.get(key) == Some(value))

@@ -1,9 +1,9 @@
 //! What a verdict and a lost worker mean for a job, the same for every engine.
 
-use super::{MAX_CRASHES, Verdict};
-use crate::clock::Timestamp;
-use crate::job::State;
-use crate::names::WorkerName;
+use super::{MAX_CRASHES, Pause, Verdict};
+use crate::clock::{MAX_DURATION, Timestamp};
+use crate::job::{NewJob, State};
+use crate::names::{Queue, WorkerName};
 
 /// What becomes of a job that was settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,4 +67,31 @@ pub(super) fn quarantined() -> String {
     format!(
         "its worker died {MAX_CRASHES} times while it ran; see the attempts above, and retry it when the cause is gone"
     )
+}
+
+/// Why a job is not stored: no claim would ever take it, or the wrong one.
+pub(super) fn stray(job: &NewJob) -> Option<&'static str> {
+    (job.queue.is_canaries() != job.extras.canary.is_some())
+        .then_some("a canary job, and no other, names its worker and waits in `~canary`")
+}
+
+/// Why a queue is not paused like this.
+pub(super) fn unpausable(queue: &Queue, pause: Option<Pause>) -> Option<String> {
+    if queue.is_canaries() {
+        return Some("canary jobs are not paused".into());
+    }
+    let span = pause.and_then(|pause| pause.for_).filter(|span| *span > MAX_DURATION)?;
+    Some(format!("a pause of {} s is too long: at most {} s", span.as_secs(), MAX_DURATION.as_secs()))
+}
+
+/// What the ledger says of a pause, or of its end.
+pub(super) fn pause_detail(queue: &Queue, pause: Option<Pause>) -> (&'static str, String) {
+    let (event, detail) = match pause {
+        None => ("queue.resumed", serde_json::json!({ "queue": queue })),
+        Some(Pause { for_ }) => {
+            let secs = for_.map(|span| span.as_secs_f64());
+            ("queue.paused", serde_json::json!({ "queue": queue, "for": secs }))
+        }
+    };
+    (event, detail.to_string())
 }

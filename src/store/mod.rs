@@ -27,18 +27,22 @@ use crate::clock::Timestamp;
 use crate::ids::{JobId, Nonce};
 use crate::job::{JobRecord, NewJob};
 use crate::location::StoreUrl;
-use crate::names::Tier;
+use crate::names::{Queue, Tier};
 
 mod control;
 mod data;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod digest;
+#[cfg(feature = "worker")]
+mod effects;
 mod error;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod look;
 #[cfg(any(feature = "sqlite", feature = "redis"))]
 mod meaning;
 pub mod observed;
+pub mod orders;
+mod presence;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]
@@ -47,7 +51,10 @@ pub mod sqlite;
 pub use crate::location::Durability;
 pub use control::*;
 pub use data::*;
+#[cfg(feature = "worker")]
+pub(crate) use effects::StoreEffects;
 pub use error::{ErrorKind, StoreError};
+pub use presence::*;
 
 /// Most jobs that one call takes, settles, promotes or rescues.
 pub const MAX_BATCH: usize = 500;
@@ -59,6 +66,12 @@ pub const KEEP_COMPLETED_PER_QUEUE: u64 = 10_000;
 pub const KEEP_DEAD: Duration = Duration::from_secs(30 * 24 * 3600);
 /// An idempotency key is remembered this long after its job completed.
 pub const KEEP_KEYS: Duration = Duration::from_secs(24 * 3600);
+/// Canary jobs that have ended, in whatever way, are kept this long…
+pub const KEEP_CANARIES: Duration = Duration::from_secs(3600);
+/// …and at most so many per tier.
+pub const KEEP_CANARIES_PER_TIER: u64 = 1_000;
+/// Most queues of a tier that are paused at once: a claim looks at all of them.
+pub const MAX_PAUSES: usize = 500;
 /// Crashes after which a job is quarantined.
 pub const MAX_CRASHES: u32 = 3;
 
@@ -90,7 +103,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Promotes what is due, rescues what lost its worker, expires, un-parks and trims; at most [`MAX_BATCH`] of each.
     async fn sweep(&self, ask: SweepAsk) -> Result<Swept, StoreError>;
 
-    /// Subscribes to "there may be something new for this tier" (jobs ready or scheduled, activation changed). What
+    /// Subscribes to "there may be something new for this tier" (jobs ready or scheduled, activation or controls changed). What
     /// happens after this returns is not missed.
     async fn subscribe(&self, tier: &Tier) -> Result<Box<dyn Wake>, StoreError>;
 
@@ -127,6 +140,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         by: &Actor,
     ) -> Result<Flipped, StoreError>;
 
+    /// Lets the provisional activation of this generation stand, and records it in the same step. The generation stays:
+    /// nothing changes for the workers. One that stands already is answered as it is.
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError>;
+
     /// Reads one versioned record.
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError>;
 
@@ -150,6 +167,22 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
+
+    /// Pauses a queue from now on, or resumes it (`None`), and records it in the ledger in the same step (`queue.paused`,
+    /// `queue.resumed`). Claims check it themselves: none takes a job of a paused queue, in whatever place it stands, until the
+    /// pause lapses by store time or is resumed. What runs goes on, and canary jobs do not mind. A queue that is not known yet
+    /// can be paused, a paused one paused anew; resuming one that is not paused changes nothing. Answers the pause that
+    /// stood before.
+    async fn pause(
+        &self,
+        tier: &Tier,
+        queue: &Queue,
+        pause: Option<Pause>,
+        by: &Actor,
+    ) -> Result<Option<Paused>, StoreError>;
+
+    /// The pauses of a tier that stand now, by queue; at most [`MAX_PAUSES`].
+    async fn pauses(&self, tier: &Tier) -> Result<Vec<Paused>, StoreError>;
 
     /// Appends to the ledger; returns the sequence number.
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError>;

@@ -9,14 +9,14 @@ use serde::Serialize;
 
 use super::{
     About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Flip, Flipped, Insert, LedgerEntry, Page,
-    PageAsk, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space, Store, StoreError, SweepAsk,
-    Swept, Wake,
+    PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space, Store, StoreError,
+    SweepAsk, Swept, Wake,
 };
 use crate::activation::Activation;
 use crate::clock::{self, Timestamp};
 use crate::ids::{JobId, Nonce};
 use crate::job::{JobRecord, NewJob};
-use crate::names::Tier;
+use crate::names::{Queue, Tier};
 
 /// What is kept of one operation. The counters are read one by one, so a snapshot under load may be off by a call.
 #[derive(Debug, Default)]
@@ -163,8 +163,8 @@ macro_rules! marks {
 }
 
 marks!(
-    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, record, put,
-    records, append, ledger, beat, workers, probe
+    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, commit,
+    record, put, records, pause, pauses, append, ledger, beat, workers, probe
 );
 
 #[async_trait]
@@ -250,6 +250,11 @@ impl Store for Observed {
         call.end(self.inner.flip(tier, expect, next, by).await)
     }
 
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+        let call = self.marks.commit.begin();
+        call.end(self.inner.commit(tier, generation, by).await)
+    }
+
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         let call = self.marks.record.begin();
         call.end(self.inner.record(tier, space, key).await)
@@ -277,6 +282,22 @@ impl Store for Observed {
     ) -> Result<Vec<Record>, StoreError> {
         let call = self.marks.records.begin();
         call.end(self.inner.records(tier, space, after, limit).await)
+    }
+
+    async fn pause(
+        &self,
+        tier: &Tier,
+        queue: &Queue,
+        pause: Option<Pause>,
+        by: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        let call = self.marks.pause.begin();
+        call.end(self.inner.pause(tier, queue, pause, by).await)
+    }
+
+    async fn pauses(&self, tier: &Tier) -> Result<Vec<Paused>, StoreError> {
+        let call = self.marks.pauses.begin();
+        call.end(self.inner.pauses(tier).await)
     }
 
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError> {

@@ -1,19 +1,21 @@
 //! Takes jobs from the store: only as many as can start soon, and again as soon as half of them have begun, so that
 //! claims, jobs and settles overlap. Wake-ups drive it; polling is the fallback.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::Ended;
+use super::hook::{self, Hook, Phase};
 use super::outage::RECONNECT;
 use super::state::Core;
+use super::{Ended, obey};
 use crate::activation::{Activation, Mode, WorkerState};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::ids::Nonce;
 use crate::names::Release;
 use crate::retry::Reconnect;
-use crate::store::{Actor, Batch, Claim, ClaimAsk, ErrorKind, Flip, Flipped, MAX_BATCH, Wake};
+use crate::store::{Batch, Claim, ClaimAsk, ErrorKind, FaultCode, Flip, Flipped, Lane, MAX_BATCH, Wake};
 
 /// Claimed ahead of the slots is what runs in this time, …
 const PREFETCH: f64 = 0.050;
@@ -24,12 +26,21 @@ const MAX_UNSETTLED: usize = 4 * MAX_BATCH;
 /// The claim loop ticks at least this often, as a sign of life, with or without a call.
 const TICK: Duration = Duration::from_secs(1);
 
+/// An idle worker asks so often even if nothing woke it.
+const FALLBACK: Duration = Duration::from_secs(8);
+/// Between runs of an activation hook that fails.
+const HOOK_AGAIN: Duration = Duration::from_secs(3);
+/// A poll that may revert an overdue activation comes so long after it is overdue.
+const AFTER_DUE: Duration = Duration::from_millis(10);
+
 /// What to do after an answer.
 enum Next {
     /// Ask again as soon as there is room.
     Again,
-    /// Nothing more is there: wait to be woken.
-    Wait,
+    /// Nothing more is there: wait to be woken, for no longer than this.
+    Wait(Option<Duration>),
+    /// Ask again after this.
+    Pause(Duration),
     /// The store is away.
     Away,
     /// The worker is over.
@@ -42,34 +53,47 @@ pub(super) async fn claim(core: Arc<Core>) {
     let mut wake: Option<Box<dyn Wake>> = None;
     let mut unheard: Option<Nonce> = None;
     while !core.stop.is_cancelled() {
-        core.ticks.fetch_add(1, Relaxed);
-        let room = if core.is_quiet() { 0 } else { pace.room(&core) };
+        core.tick();
+        let room = if core.is_quiet() || !core.is_proven() { 0 } else { pace.room(&core) };
         if room == 0 {
             nudged(&core, TICK).await;
             continue;
         }
         // Subscribe before asking: what is enqueued between the answer and the wait must not be missed.
         if wake.is_none() {
-            core.calling();
             wake = core.subscribed("claimer", core.store.subscribe(&core.options.tier).await);
         }
         let suspects = !core.suspect.load(Relaxed);
         let next = if wake.is_some() { ask(&core, room, suspects, &mut unheard).await } else { Next::Away };
+        if matches!(next, Next::Again | Next::Wait(_)) {
+            reconnect.reset();
+        }
         match next {
-            Next::Again => reconnect.reset(),
-            Next::Wait => {
-                reconnect.reset();
+            Next::Again => {}
+            Next::Wait(most) => {
                 if let Some(wake) = &mut wake {
-                    idle(&core, wake.as_mut(), suspects).await;
+                    idle(&core, wake.as_mut(), suspects, most).await;
                 }
             }
+            Next::Pause(pause) => ticking(&core, tokio::time::sleep(pause)).await.unwrap_or_default(),
             Next::Away => {
                 wake = None; // what happened meanwhile may not have reached it
-                let delay = reconnect.next_delay();
-                tokio::select! { () = tokio::time::sleep(delay) => {} () = core.stop.cancelled() => {} }
+                ticking(&core, tokio::time::sleep(reconnect.next_delay())).await.unwrap_or_default();
             }
             Next::End => return,
         }
+    }
+}
+
+/// Waits for something without seeming dead; `None` when the worker stops first.
+async fn ticking<T>(core: &Core, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Some(done),
+            () = core.stop.cancelled() => return None,
+            () = tokio::time::sleep(TICK) => core.tick(),
+        };
     }
 }
 
@@ -82,14 +106,16 @@ async fn nudged(core: &Core, timeout: Duration) {
     }
 }
 
-/// Waits for something new. Without a wake-up it returns a good second after the worker's last call of any kind: beats
-/// and sweeps count, so that an idle worker makes at most one call a second in all.
-async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool) {
-    let every = 1_500 + fastrand::u64(..400);
+/// Waits for something new. Without a wake-up it returns after [`FALLBACK`]: wake-ups come with everything that is new, and
+/// an idle worker makes at most one call a second in all, its beats, sweeps and canaries counted.
+async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool, most: Option<Duration>) {
+    let every = FALLBACK.mul_f64(0.95 + 0.1 * fastrand::f64());
+    let begun = clock::instant();
     loop {
-        let since = core.now_ms().saturating_sub(core.last_call.load(Relaxed));
-        let Some(left) = every.checked_sub(since).filter(|&left| left > 0) else { return };
-        let left = Duration::from_millis(left).min(TICK);
+        let left = most.map_or(every, |most| most.min(every)).saturating_sub(begun.elapsed()).min(TICK);
+        if left.is_zero() {
+            return;
+        }
         tokio::select! {
             woken = wake.woken(left) => if woken { return },
             () = core.wake_claimer.notified() => {
@@ -100,32 +126,43 @@ async fn idle(core: &Core, wake: &mut dyn Wake, asked_for_suspects: bool) {
             }
             () = core.stop.cancelled() => return,
         }
-        core.ticks.fetch_add(1, Relaxed);
+        core.tick();
     }
 }
 
-/// `unheard` is the nonce of a claim whose answer was lost: perhaps it took jobs.
-async fn ask(core: &Arc<Core>, max: usize, suspects: bool, unheard: &mut Option<Nonce>) -> Next {
-    let nonce = unheard.take().unwrap_or_default();
-    let ask = ClaimAsk {
+/// What every claim of this worker says.
+pub(super) fn ask_of(core: &Core) -> ClaimAsk {
+    ClaimAsk {
         tier: core.options.tier.clone(),
         worker: core.options.name.clone(),
         incarnation: core.incarnation,
         release: core.release.clone(),
         generation: core.generation.load(Relaxed),
         queues: core.options.queues.clone(),
-        max,
+        max: 0,
         lease: core.options.lease,
-        nonce,
-        suspects,
-    };
-    core.calling();
+        nonce: Nonce::new(),
+        suspects: false,
+        lane: Lane::Jobs,
+    }
+}
+
+/// `unheard` is the nonce of a claim whose answer was lost: perhaps it took jobs.
+async fn ask(core: &Arc<Core>, room: usize, suspects: bool, unheard: &mut Option<Nonce>) -> Next {
+    let nonce = unheard.take().unwrap_or_default();
+    // The first question of a worker with a hook takes nothing: the hook runs before its first claim.
+    let max = if core.options.hook.is_some() && core.hooked.load(Relaxed) == 0 { 0 } else { room };
+    let ask = ClaimAsk { max, nonce, suspects, ..ask_of(core) };
     let answer = core.store.claim(ask).await;
     *unheard = answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Timeout).then_some(nonce);
     match core.heard("claimer", answer) {
         None => Next::Away,
-        Some(Claim::Active(batch)) => serve(core, batch),
-        Some(Claim::NotActive { current, .. }) => stand_by(core, current).await,
+        Some(Claim::Active(batch)) => serve(core, batch).await,
+        Some(Claim::NotActive { current, now, canaries }) => {
+            look_for_canaries(core, canaries);
+            stand_by(core, current, now).await
+        }
+        Some(Claim::Canaries(_)) => Next::Again, // the answer to another question
         Some(Claim::Superseded) => {
             core.doom(Ended::Superseded);
             Next::End
@@ -133,46 +170,93 @@ async fn ask(core: &Arc<Core>, max: usize, suspects: bool, unheard: &mut Option<
     }
 }
 
-fn serve(core: &Arc<Core>, batch: Batch) -> Next {
+fn look_for_canaries(core: &Core, canaries: bool) {
+    if canaries {
+        core.wake_canary.notify_one();
+    }
+}
+
+async fn serve(core: &Arc<Core>, batch: Batch) -> Next {
     core.claim_answered();
+    core.pass_step(FaultCode::StoreWentBack);
     core.generation.fetch_max(batch.generation, Relaxed);
+    look_for_canaries(core, batch.canaries);
+    if let Some(hook) = &core.options.hook
+        && core.hooked.load(Relaxed) != batch.generation
+    {
+        let generation = batch.generation;
+        core.hand_back(batch); // of a generation that this worker did not know yet
+        return take_office(core, hook, generation).await;
+    }
     core.become_state(WorkerState::Active, None);
     core.backlog.store(batch.more, Relaxed);
     // Also when nothing was taken: then what was too late went, and what waits behind it is next.
     let again = batch.more;
     core.take_in(batch);
-    if again { Next::Again } else { Next::Wait }
+    if again { Next::Again } else { Next::Wait(None) }
+}
+
+/// The store says that this worker is active; before its first claim the activation hook must pass.
+async fn take_office(core: &Arc<Core>, hook: &Hook, generation: u64) -> Next {
+    let reason = format!("the activation hook runs, for generation {generation}");
+    if core.status().fault.is_none() {
+        core.become_state(WorkerState::Inactive, Some(reason));
+    }
+    match ticking(core, hook::run(core, hook, Phase::Activate, generation)).await {
+        None => Next::End,
+        Some(Ok(())) => {
+            core.hooked.store(generation, Relaxed);
+            core.pass_step(FaultCode::ActivationHookFailed);
+            Next::Again
+        }
+        Some(Err(why)) => {
+            core.become_state(WorkerState::Inactive, Some(format!("activation hook failed: {why}")));
+            core.fail_step(FaultCode::ActivationHookFailed, why);
+            Next::Pause(HOOK_AGAIN)
+        }
+    }
 }
 
 /// The store says that this worker may not claim: gives back what has not begun, and says why.
-async fn stand_by(core: &Arc<Core>, current: Option<Activation>) -> Next {
+async fn stand_by(core: &Arc<Core>, current: Option<Activation>, now: Timestamp) -> Next {
     core.claim_answered();
     core.backlog.store(false, Relaxed);
     core.give_back_unstarted();
+    core.not_active(current.clone());
     let tier = &core.options.tier;
     let Some(current) = current else {
         if core.options.release.is_none() {
             return activate_itself(core).await;
         }
         core.become_state(WorkerState::Inactive, Some(format!("no release is active in tier `{tier}`")));
-        return Next::Wait;
+        return Next::Wait(None);
     };
     let (active, mine) = (&current.release, &core.release);
     let known = core.generation.load(Relaxed);
-    let reason = if active != mine {
-        let own = match &core.options.release {
-            Some(mine) => format!("this worker is `{mine}`"),
-            None => "this worker names no release".to_owned(),
-        };
-        format!("release `{active}` is active in tier `{tier}` (generation {}), {own}", current.generation)
-    } else {
-        let now = current.generation;
-        format!(
-            "the store of tier `{tier}` went back: it is at generation {now}, this worker has seen {known}"
-        )
+    if active == mine {
+        let reason = format!(
+            "the store of tier `{tier}` went back: it is at generation {}, this worker has seen {known}",
+            current.generation
+        );
+        core.fail_step(FaultCode::StoreWentBack, reason.clone());
+        core.become_state(WorkerState::Inactive, Some(reason));
+        return Next::Wait(None);
+    }
+    core.pass_step(FaultCode::StoreWentBack);
+    let own = match &core.options.release {
+        Some(mine) => format!("this worker is `{mine}`"),
+        None => "this worker names no release".to_owned(),
     };
+    let reason =
+        format!("release `{active}` is active in tier `{tier}` (generation {}), {own}", current.generation);
     core.become_state(WorkerState::Inactive, Some(reason));
-    Next::Wait
+    Next::Wait(due(&current, mine, now))
+}
+
+/// When the poll of this worker may revert an activation that nobody confirmed: nobody else may be alive to see to it.
+fn due(current: &Activation, mine: &Release, now: Timestamp) -> Option<Duration> {
+    let by = current.confirm_by.filter(|_| current.mode == Mode::Provisional)?;
+    (current.fallback.as_ref() == Some(mine)).then(|| by.since(now) + AFTER_DUE)
 }
 
 /// Nobody ever activated anything, and this worker names no release: the tier is unmanaged, and `default` serves it.
@@ -185,12 +269,10 @@ async fn activate_itself(core: &Core) -> Next {
         fallback: None,
         deploy: None,
     };
-    let reason = Some("the first worker without a release in a tier without an activation".to_owned());
-    let by = Actor { who: format!("worker/{}", core.options.name), reason };
-    core.calling();
+    let by = obey::itself(core, "the first worker without a release in a tier without an activation");
     match core.heard("claimer", core.store.flip(&core.options.tier, None, flip, &by).await) {
         Some(Flipped::Now(_)) => Next::Again,
-        Some(Flipped::Raced(_)) => Next::Wait, // somebody else did, and that wakes this worker
+        Some(Flipped::Raced(_)) => Next::Wait(None), // somebody else did, and that wakes this worker
         None => Next::Away,
     }
 }

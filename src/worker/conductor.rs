@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::lease::Cause;
 use super::state::Core;
-use super::{Ended, claimer, heartbeat, outcome, settler, sweeper};
+use super::{Ended, canary, claimer, heartbeat, outcome, settler, sweeper};
 use crate::activation::WorkerState;
 use crate::store::{StoreError, Verdict};
 
@@ -29,6 +29,7 @@ pub(super) fn start(core: &Arc<Core>) -> Result<(), StoreError> {
     let claimer = supervise(core, "claimer", claimer::claim(Arc::clone(core)));
     supervise(core, "settler", settler::settle(Arc::clone(core)));
     supervise(core, "sweeper", sweeper::sweep(Arc::clone(core)));
+    supervise(core, "canary", canary::prove(Arc::clone(core)));
     supervise(core, "ticker", tick(Arc::clone(core)));
     let conductor = Conductor { core: Arc::clone(core) };
     tokio::spawn(conductor.run(claimer, heart));

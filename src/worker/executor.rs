@@ -17,6 +17,7 @@ use super::outcome::{self, Attempt, End};
 use super::ready::Item;
 use super::state::{Core, Runnable};
 use crate::clock;
+use crate::job::handler::Receipt;
 use crate::job::{Context, JobResult};
 use crate::store::{Claimed, Verdict};
 
@@ -35,16 +36,62 @@ pub(super) fn spawn(core: &Arc<Core>) {
     });
 }
 
-async fn run(core: &Core, mut item: Item) {
+/// Runs a canary at once: it needs no slot, and does not count as work.
+pub(super) fn spawn_canary(core: &Arc<Core>, item: Item) {
+    let of = Arc::clone(core);
+    super::conductor::supervise(core, "canary's runner", async move {
+        let lease = Arc::clone(&item.lease);
+        if let Some(held) = lease.jobs.get(item.index) {
+            let begun = clock::instant();
+            let verdict = run_canary(&of, item, held).await;
+            of.report(&lease, held, begun.elapsed(), verdict);
+        }
+    });
+}
+
+async fn run_canary(core: &Core, mut item: Item, held: &Held) -> Verdict {
+    let id = item.job.id;
+    let own = item.job.kind == core.canary.entry.info.kind;
+    let kind = if own { Some(&core.canary) } else { core.kinds.get(&item.job.kind) };
+    let Some(kind) = kind else {
+        let error = format!("no handler of this worker is for kind `{}`", item.job.kind);
+        return Verdict::Dead { error };
+    };
+    if !own {
+        let Some(payload) = &kind.entry.info.canary else {
+            let error =
+                format!("kind `{}` declares no canary payload: it is not run for real", item.job.kind);
+            return Verdict::Dead { error };
+        };
+        (item.job.args, item.job.version) = (payload.clone(), kind.entry.info.version);
+    }
+    let given = Arc::new(std::sync::Mutex::new(None));
+    let verdict = attempt(core, &item, held, kind, Some(Arc::clone(&given))).await;
+    let receipt = super::state::lock(&given).take();
+    match (verdict, receipt) {
+        (Verdict::Completed, None) => {
+            Verdict::Dead { error: "the handler said done, but gave no receipt".to_owned() }
+        }
+        (verdict, receipt) => {
+            if let Some(receipt) = receipt {
+                core.canaries.keep(id, receipt);
+            }
+            verdict
+        }
+    }
+}
+
+async fn run(core: &Core, item: Item) {
     let lease = Arc::clone(&item.lease);
     // There by construction: the lease was made from the same batch.
     if let Some(held) = lease.jobs.get(item.index) {
         let begun = clock::instant();
-        let (verdict, ran) = match refuse(core, &item, held) {
-            Some(verdict) => (verdict, Duration::ZERO),
-            None => (attempt(core, &mut item, held).await, begun.elapsed()),
+        let (verdict, ran) = match runnable(core, &item, held) {
+            Err(verdict) => (verdict, None),
+            Ok(kind) => (attempt(core, &item, held, kind, None).await, Some(begun.elapsed())),
         };
-        core.report(&lease, held, ran, verdict);
+        core.watched(&item, held, ran, &verdict);
+        core.report(&lease, held, ran.unwrap_or_default(), verdict);
     }
     core.finished.fetch_add(1, Relaxed);
     core.progress_at.set(core.now_ms());
@@ -53,37 +100,39 @@ async fn run(core: &Core, mut item: Item) {
     }
 }
 
-/// Why a job is not begun at all.
-fn refuse(core: &Core, item: &Item, held: &Held) -> Option<Verdict> {
+/// What runs a job, or why it is not begun at all.
+fn runnable<'c>(core: &'c Core, item: &Item, held: &Held) -> Result<&'c Runnable, Verdict> {
     let job = &item.job;
     match held.cause() {
-        Cause::Asked => return Some(Verdict::Cancelled),
-        Cause::Stop | Cause::Lost => return Some(Verdict::Return),
+        Cause::Asked => return Err(Verdict::Cancelled),
+        Cause::Stop | Cause::Lost => return Err(Verdict::Return),
         Cause::None | Cause::TimedOut => {}
     }
     if job.expires_at.is_some_and(|at| at <= item.lease.store_time()) {
-        return Some(Verdict::Expired);
+        return Err(Verdict::Expired);
     }
     match core.kinds.get(&job.kind) {
-        None => Some(outcome::unknown(job.kind.as_str())),
+        None => Err(outcome::unknown(job.kind.as_str())),
         Some(kind) if job.version > kind.entry.info.version => {
-            Some(outcome::newer(job.version, kind.entry.info.version))
+            Err(outcome::newer(job.version, kind.entry.info.version))
         }
-        Some(_) => None,
+        Some(kind) => Ok(kind),
     }
 }
 
-async fn attempt(core: &Core, item: &mut Item, held: &Held) -> Verdict {
-    let job = &mut item.job;
-    let Some(kind) = core.kinds.get(&job.kind) else { return outcome::unknown(job.kind.as_str()) };
+async fn attempt(core: &Core, item: &Item, held: &Held, kind: &Runnable, canary: Option<Receipt>) -> Verdict {
+    let job = &item.job;
     let info = &kind.entry.info;
-    let extras = job.extras.take().unwrap_or_else(|| Arc::clone(&core.no_extras));
+    let extras = job.extras.clone().unwrap_or_else(|| Arc::clone(&core.no_extras));
     let timeout = extras.timeout.unwrap_or(info.timeout);
     let token = held.begin(core.now_ms(), timeout);
-    core.progress_at.set(core.now_ms());
+    if canary.is_none() {
+        core.progress_at.set(core.now_ms());
+    }
 
     let retry = extras.retry.as_ref().unwrap_or(&info.retry);
-    let ctx = context(core, job, kind, Arc::clone(&extras), retry.max_attempts, token.clone());
+    let mut ctx = context(core, job, kind, Arc::clone(&extras), retry.max_attempts, token.clone());
+    ctx.canary = canary;
     let span = ctx.span.clone();
     let begin =
         std::panic::catch_unwind(AssertUnwindSafe(|| (kind.entry.begin)(&job.args, job.version, ctx)));
@@ -126,6 +175,7 @@ fn context(
         settings: Arc::clone(&kind.settings),
         shared: core.shared.clone(),
         effects: Arc::clone(&core.effects),
+        canary: None,
         span: tracing::info_span!("job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt),
     }
 }

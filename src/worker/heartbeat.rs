@@ -10,20 +10,28 @@ use tokio::sync::oneshot;
 
 use super::lease::{Cause, Lease, millis};
 use super::state::Core;
-use super::{Ended, facts};
+use super::{Ended, facts, obey};
 use crate::activation::WorkerState;
-use crate::store::{Beat, ErrorKind, MAX_BATCH, Renewed, StoreError};
+use crate::store::{Beat, ErrorKind, MAX_BATCH, Presence, Renewed, StoreError};
 
 /// A job runtime that did not tick for so long is reported.
 const RUNTIME_STALLED: Duration = Duration::from_secs(5);
 /// A stop says "stopped" to a store that is away for no longer than this.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// The first beat: the worker is known to the store, or cannot start. Only a beat that says `starting` takes a name over.
+/// The first beat: the worker is known to the store, or cannot start. Only that takes the name over from another process.
 pub(super) async fn register(core: &Core) -> Result<(), StoreError> {
-    core.calling();
-    core.store.beat(&core.options.tier, &facts::gather(core).presence).await?;
-    core.become_state(WorkerState::Inactive, Some("has not asked the store yet".to_owned()));
+    let tier = &core.options.tier;
+    let before =
+        core.store.workers(tier).await?.into_iter().find(|seen| seen.presence.worker == core.options.name);
+    core.restarts.store(before.map_or(0, |seen| seen.presence.restarts.saturating_add(1)), Relaxed);
+    let presence = Presence { joining: true, ..facts::gather(core).presence };
+    if let Beat::Ok { now, control } = core.store.beat(tier, &presence).await? {
+        core.store_said(now);
+        obey::obey(core, control).await; // who shall be quiet must not claim at first
+    }
+    let reason = "registered; its self-test has not passed yet".to_owned();
+    core.become_state(WorkerState::Starting, Some(reason));
     Ok(())
 }
 
@@ -63,6 +71,8 @@ async fn beat(core: &Core) {
         core.outage.tell();
         watch_runtime(core, &mut stalled);
         look_at_jobs(core);
+        look_at_backlog(core);
+        core.lapse(core.store_now());
         let calls = async {
             renew_due(core).await;
             if told || core.now_ms() >= next_beat {
@@ -76,17 +86,21 @@ async fn beat(core: &Core) {
             () = calls => {}
         }
     }
-    if core.status().0 == WorkerState::Stopped && tokio::time::timeout(LAST_WORD, say(core)).await.is_err() {
+    if core.state_now() == WorkerState::Stopped && tokio::time::timeout(LAST_WORD, say(core)).await.is_err() {
         tracing::debug!("the store did not hear that the worker stopped");
     }
 }
 
 /// Tells the store that the worker lives.
 async fn say(core: &Core) {
-    core.calling();
     let answer = core.store.beat(&core.options.tier, &facts::gather(core).presence).await;
-    if core.heard("heartbeat", answer) == Some(Beat::Superseded) {
-        core.doom(Ended::Superseded);
+    match core.heard("heartbeat", answer) {
+        Some(Beat::Ok { now, control }) => {
+            core.store_said(now);
+            obey::obey(core, control).await;
+        }
+        Some(Beat::Superseded) => core.doom(Ended::Superseded),
+        None => {}
     }
 }
 
@@ -100,7 +114,6 @@ async fn renew_due(core: &Core) {
     let due: Vec<Arc<Lease>> = live.into_iter().filter(|lease| lease.age(now_ms) >= every / 2).collect();
     for chunk in due.chunks(MAX_BATCH) {
         let nonces = chunk.iter().map(|lease| lease.nonce).collect();
-        core.calling();
         let answer = core.store.renew(&core.options.tier, nonces, core.options.lease).await;
         let Some(answers) = core.heard("heartbeat", answer) else { return };
         for (lease, answer) in chunk.iter().zip(answers) {
@@ -143,6 +156,16 @@ fn look_at_jobs(core: &Core) {
     }
     if core.stuck.swap(stuck, Relaxed) != stuck {
         core.wake_heartbeat.notify_one();
+    }
+}
+
+/// Notes since when jobs have been waiting while slots are free.
+fn look_at_backlog(core: &Core) {
+    let waiting = core.backlog.load(Relaxed) && core.state_now() == WorkerState::Active;
+    if waiting && core.ready.running() < core.ready.slots() {
+        core.idle_backlog.begin(core.now_ms());
+    } else {
+        core.idle_backlog.clear();
     }
 }
 

@@ -36,9 +36,11 @@ pub(super) enum Cause {
 pub(super) struct Held {
     pub(super) id: JobId,
     slot: u64,
-    kind: Kind,
+    /// Its place in the lease.
+    pub(super) index: usize,
+    pub(super) kind: Kind,
     queue: Queue,
-    attempt: u32,
+    pub(super) attempt: u32,
     /// Waiting, running or done. It becomes done once: whoever does that reports its outcome, and nobody else.
     phase: AtomicU8,
     cause: AtomicU8,
@@ -50,10 +52,11 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn new(job: &Claimed) -> Self {
+    fn new((index, job): (usize, &Claimed)) -> Self {
         Self {
             id: job.id,
             slot: job.slot,
+            index,
             kind: job.kind.clone(),
             queue: job.queue.clone(),
             attempt: job.failures.saturating_add(1),
@@ -68,6 +71,10 @@ impl Held {
 
     pub(super) fn slot(&self) -> u64 {
         self.slot
+    }
+
+    pub(super) fn place(&self) -> (&Queue, &Kind) {
+        (&self.queue, &self.kind)
     }
 
     /// Marks it running; the token is cancelled already if somebody was faster.
@@ -164,6 +171,8 @@ impl Held {
 pub(super) struct Lease {
     pub(super) nonce: Nonce,
     pub(super) suspect: bool,
+    /// Holds canaries, which do not count as work.
+    pub(super) canary: bool,
     store_now: Timestamp,
     claimed: Instant,
     /// Jobs whose outcome the store has not confirmed.
@@ -178,13 +187,19 @@ impl Lease {
         Self {
             nonce: batch.nonce,
             suspect: batch.suspect,
+            canary: false,
             store_now: batch.now,
             claimed: clock::instant(),
             left: AtomicUsize::new(batch.jobs.len()),
             lost: AtomicBool::new(false),
             renewed: AtomicU64::new(now_ms),
-            jobs: batch.jobs.iter().map(Held::new).collect(),
+            jobs: batch.jobs.iter().enumerate().map(Held::new).collect(),
         }
+    }
+
+    /// One that holds canaries.
+    pub(super) fn of_canaries(batch: &Batch, now_ms: u64) -> Self {
+        Self { canary: true, ..Self::new(batch, now_ms) }
     }
 
     /// The store's time, by this host's monotonic clock since the claim.

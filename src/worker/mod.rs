@@ -2,43 +2,51 @@
 //! a job meets them:
 //!
 //! - [`options`]: how a worker runs
-//! - [`registry`]: which kinds it can run
 //! - `claimer`: takes jobs from the store, as many as can start soon
 //! - `ready`: holds them until a slot is free
 //! - `executor`: runs them, each alone; `outcome` says what became of an attempt
-//! - `settler`: reports that to the store
+//! - `settler`: reports that to the store; `counts`: by queue and kind, for metrics
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
-//! - `effects`: the durable record of side effects
+//! - `canary`: proves the worker with jobs of its own, through the real path; `hook`: runs the activation hook
+//! - `obey`: what operators tell it through the store; `baseline`: whether a kind fails far above what is usual
+//! - [`watch`]: the seam for telemetry
 //! - `lease`, `state`, `status`, `outage`: what the parts share
 //! - `conductor`: starts the parts, and ends them in order
 //! - [`facts`]: what it knows of itself, for health and status
 
+mod baseline;
+mod canary;
 mod claimer;
 mod conductor;
-mod effects;
+mod counts;
 mod executor;
 pub mod facts;
 mod heartbeat;
+pub mod hook;
 mod lease;
+mod obey;
 pub mod options;
 mod outage;
 mod outcome;
 mod ready;
-pub mod registry;
 mod settler;
 mod state;
 mod status;
 mod sweeper;
+pub mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::activation::WorkerState;
-use crate::store::{Store, StoreError};
+pub use crate::job::registry::{KindInfo, Registry, RegistryError};
+use crate::store::{ErrorKind, Quiet, Store, StoreError};
 
+pub use counts::{BOUNDS, Count, Counts, Done, OTHER};
 pub use facts::Facts;
+pub use hook::Hook;
 pub use options::Options;
-pub use registry::{KindInfo, Registry, RegistryError};
 use state::Core;
 
 /// A running worker: a handle to watch and stop it. Dropping it does not stop the worker; dropping the runtime it was
@@ -74,7 +82,10 @@ impl Worker {
         registry: Registry,
         options: Options,
     ) -> Result<Self, StoreError> {
-        let core = Arc::new(Core::new(store, &registry, options));
+        let place = store.about().location;
+        let core = Core::new(store, &registry, options)
+            .map_err(|error| StoreError::new("start", place, ErrorKind::Refused, error))?;
+        let core = Arc::new(core);
         heartbeat::register(&core).await?;
         conductor::start(&core)?;
         Ok(Self { core })
@@ -86,6 +97,18 @@ impl Worker {
         Some(facts::gather(&self.core))
     }
 
+    /// What became of its jobs, by queue and kind.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        state::lock(&self.core.counts).clone()
+    }
+
+    /// What it has processed.
+    #[must_use]
+    pub fn processed(&self) -> watch::Processed {
+        self.core.watch.processed()
+    }
+
     /// Returns when its state is this one, or when it has ended and can never be.
     pub async fn until(&self, state: WorkerState) {
         let mut states = self.core.watch_state();
@@ -95,13 +118,14 @@ impl Worker {
         }
     }
 
-    /// Stops claiming until [`Worker::resume`], with the reason shown everywhere. What was claimed and has not begun is
-    /// given back at once; what runs goes on.
-    pub fn quiet(&self, reason: &str) {
-        self.core.quiet(reason);
+    /// Stops claiming for so long, or until [`Worker::resume`]; who and why is shown everywhere. What was claimed and has
+    /// not begun is given back at once; what runs goes on.
+    pub fn quiet(&self, owner: &str, reason: &str, span: Option<Duration>) {
+        let until = span.map(|span| self.core.store_now().plus(span));
+        self.core.quiet(Quiet { owner: owner.to_owned(), reason: reason.to_owned(), until });
     }
 
-    /// Claims again.
+    /// Claims again, unless an operator quieted it through the store.
     pub fn resume(&self) {
         self.core.resume();
     }
@@ -125,6 +149,6 @@ impl Worker {
     /// The jobs that run now, for a person: one line each.
     #[must_use]
     pub fn dump(&self) -> Vec<String> {
-        self.core.leases().iter().flat_map(|lease| lease.describe(self.core.now_ms())).collect()
+        self.core.dump()
     }
 }

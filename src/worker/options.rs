@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::hook::Hook;
+use super::watch::Observer;
 use crate::names::{MAX_NAME, Queue, Release, Tier, WorkerName};
 
 /// How a worker runs. `Default` is what `sluicegate work` does.
@@ -30,8 +33,18 @@ pub struct Options {
     pub presence_every: Duration,
     /// After its time-out and the cancellation, a job has this long to end by itself.
     pub cancel_grace: Duration,
+    /// How often the worker proves itself with a canary.
+    pub canary_every: Duration,
+    /// The activation hook, if there is one.
+    pub hook: Option<Hook>,
+    /// SHA-256 of the program, in hex, once somebody has read it.
+    pub artifact: Arc<OnceLock<String>>,
+    /// Where its probes listen, for others to find.
+    pub health: Option<String>,
     /// Settings per kind, from the configuration.
     pub settings: BTreeMap<String, serde_json::Value>,
+    /// Who looks at attempts as they end.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Settings hold secrets: only the names of their kinds are shown.
@@ -49,6 +62,7 @@ impl fmt::Debug for Options {
             .field("renew_every", renew_every)
             .field("presence_every", presence_every)
             .field("cancel_grace", &self.cancel_grace)
+            .field("hook", &self.hook)
             .field("settings", &self.settings.keys())
             .finish()
     }
@@ -67,7 +81,12 @@ impl Default for Options {
             renew_every: Duration::from_secs(4),
             presence_every: Duration::from_secs(3),
             cancel_grace: Duration::from_secs(5),
+            canary_every: Duration::from_secs(10),
+            hook: None,
+            artifact: Arc::default(),
+            health: None,
             settings: BTreeMap::new(),
+            observer: None,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What became of an attempt, as a verdict for the store. Pure.
 
-use std::any::Any;
 use std::time::Duration;
 
 use super::lease::Cause;
 use crate::clock::{self, Timestamp};
 use crate::job::handler::JobError;
+pub(super) use crate::job::handler::{chain, panic_message};
 use crate::job::record::MAX_ERROR;
 use crate::job::{JobResult, Outcome, Parked};
 use crate::retry::RetryPolicy;
@@ -83,27 +83,6 @@ pub(super) fn newer(given: u32, known: u32) -> Verdict {
 /// Arguments of another shape.
 pub(super) fn undecodable(error: &JobError) -> Verdict {
     Verdict::Park { why: Parked::Undecodable, reason: cut(chain(error)) }
-}
-
-/// The message of a panic.
-pub(super) fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "without a message".to_owned())
-}
-
-/// An error with its causes.
-fn chain(error: &JobError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let more = next.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = next.source();
-    }
-    text
 }
 
 /// Bounds what waits for the store.

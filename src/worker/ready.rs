@@ -135,6 +135,18 @@ impl Core {
         }
     }
 
+    /// Gives a claimed batch back as it came.
+    pub(super) fn hand_back(&self, batch: Batch) {
+        if batch.jobs.is_empty() {
+            return;
+        }
+        let lease = Arc::new(Lease::new(&batch, self.now_ms()));
+        self.add_lease(&lease);
+        for held in &lease.jobs {
+            self.report(&lease, held, std::time::Duration::ZERO, Verdict::Return);
+        }
+    }
+
     /// Gives back what has not begun.
     pub(super) fn give_back_unstarted(&self) {
         self.ready.drain(false).into_iter().for_each(|item| self.give_back(item));

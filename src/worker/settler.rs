@@ -9,13 +9,31 @@ use std::time::Duration;
 use super::lease::{Cause, Held, Lease};
 use super::outage::RECONNECT;
 use super::state::{Core, lock};
+use crate::clock;
+use crate::names::Kind;
 use crate::retry::Reconnect;
 use crate::store::{MAX_BATCH, Settle, Settled, Verdict};
 
 /// What became of one job, with its lease.
 pub(super) struct Outcome {
     lease: Arc<Lease>,
+    index: usize,
     settle: Settle,
+}
+
+impl Outcome {
+    pub(super) fn held(&self) -> Option<&Held> {
+        self.lease.jobs.get(self.index)
+    }
+
+    pub(super) fn settle(&self) -> &Settle {
+        &self.settle
+    }
+
+    /// Canaries do not count as work.
+    pub(super) fn is_canary(&self) -> bool {
+        self.lease.canary
+    }
 }
 
 impl Core {
@@ -34,7 +52,7 @@ impl Core {
         }
         let settle = Settle { nonce: lease.nonce, id: held.id, slot: held.slot(), ran, verdict };
         self.unsettled.fetch_add(1, Relaxed);
-        lock(&self.outbox).push_back(Outcome { lease: Arc::clone(lease), settle });
+        lock(&self.outbox).push_back(Outcome { lease: Arc::clone(lease), index: held.index, settle });
         self.wake_settler.notify_one();
     }
 }
@@ -67,7 +85,6 @@ async fn send(core: &Core, batch: &[Outcome]) -> Option<Vec<Settled>> {
     while answers.len() < batch.len() {
         let items =
             batch.iter().skip(answers.len()).take(size).map(|outcome| outcome.settle.clone()).collect();
-        core.calling();
         let answer = core.store.settle(&core.options.tier, items).await;
         if let Some(some) = core.heard("settler", answer) {
             answers.extend(some);
@@ -84,9 +101,56 @@ async fn send(core: &Core, batch: &[Outcome]) -> Option<Vec<Settled>> {
     Some(answers)
 }
 
-fn account(core: &Core, batch: &[Outcome], answers: &[Settled]) {
+/// How the first attempts of each kind went. Retries do not count, nor does what ended without a say of the handler.
+fn judge_kinds(core: &Core, batch: &[Outcome], answers: &[Settled]) {
+    let (now, wall) = (clock::instant(), clock::wall());
+    let firsts = batch.iter().zip(answers).filter(|(outcome, answer)| {
+        **answer != Settled::Lost
+            && !outcome.lease.canary
+            && outcome.held().is_some_and(|held| held.attempt == 1)
+    });
+    let ends: Vec<(&Kind, Option<&str>)> = firsts
+        .filter_map(|(outcome, _)| {
+            let error = match &outcome.settle.verdict {
+                Verdict::Completed => None,
+                Verdict::Retry { error, .. } | Verdict::Dead { error } => Some(error.as_str()),
+                _ => return None,
+            };
+            Some((&outcome.held()?.kind, error))
+        })
+        .collect();
+    let mut kinds = lock(&core.outcomes);
+    let mut changed = false;
+    // Most batches are one run of successes of one kind.
+    for run in ends.chunk_by(|a, b| a.0 == b.0 && a.1.is_none() && b.1.is_none()) {
+        let Some((kind, error)) = run.first() else { continue };
+        let baseline = kinds.entry((*kind).clone()).or_default();
+        let turned = match error {
+            None => baseline.succeeded(u32::try_from(run.len()).unwrap_or(u32::MAX), now, wall),
+            Some(error) => baseline.failed(error, now, wall),
+        };
+        if turned {
+            let failing = baseline.failing(kind, now).is_some();
+            tracing::warn!(%kind, release = %core.release, failing, "first attempts of this kind fail far above what is usual, or no longer");
+        }
+        changed |= turned;
+    }
+    drop(kinds);
+    if changed {
+        core.wake_heartbeat.notify_one();
+    }
+}
+
+fn account(core: &Arc<Core>, batch: &[Outcome], answers: &[Settled]) {
     let (mut completed, mut failed, mut lost, mut again) = (0, 0, 0, false);
+    judge_kinds(core, batch, answers);
     for (outcome, answer) in batch.iter().zip(answers) {
+        if outcome.lease.canary {
+            if let Some(held) = outcome.held() {
+                super::canary::settled(core, &held.kind, &outcome.settle, *answer);
+            }
+            continue;
+        }
         if *answer == Settled::Lost {
             lost += 1;
             tracing::debug!(id = %outcome.settle.id, "lease was lost before its outcome arrived: nothing was changed");
@@ -100,6 +164,7 @@ fn account(core: &Core, batch: &[Outcome], answers: &[Settled]) {
             }
         }
     }
+    super::counts::count(core, batch, answers);
     core.completed.fetch_add(completed, Relaxed);
     core.failed.fetch_add(failed, Relaxed);
     core.lost.fetch_add(lost, Relaxed);

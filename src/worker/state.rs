@@ -1,29 +1,33 @@
 //! What the parts of a worker share. Locks are held for moments, never over I/O; counters are atomics.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::effects::StoreEffects;
+use super::baseline::Baseline;
+use super::canary::{Canaries, Canary};
+use super::counts::{self, Counts};
 use super::lease::{Cause, Lease, millis};
+use super::obey::Obeyed;
 use super::options::{Options, host};
 use super::outage::Outage;
 use super::ready::Ready;
-use super::registry::{Entry, Registry};
 use super::settler::Outcome;
 use super::status::Status;
+use super::watch::Watch;
 use super::{Ended, Facts};
 use crate::activation::WorkerState;
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::ids::Nonce;
 use crate::job::handler::{Effects, Shared};
 use crate::job::new::Extras;
+use crate::job::registry::{Entry, Registry, RegistryError};
 use crate::names::{Kind, Release};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreEffects, StoreError};
 
 /// A kind with the settings it has in this worker.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(super) struct Core {
     pub(super) incarnation: Nonce,
     pub(super) host: String,
     pub(super) kinds: HashMap<Kind, Runnable>,
+    /// What runs the worker's own canaries.
+    pub(super) canary: Runnable,
     pub(super) versions: Vec<(Kind, u32)>,
     pub(super) shared: Shared,
     pub(super) effects: Arc<dyn Effects>,
@@ -61,22 +67,37 @@ pub(super) struct Core {
     pub(super) failed: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) returned: AtomicU64,
+    pub(super) counts: Mutex<Counts>,
     pub(super) stuck: AtomicUsize,
     pub(super) generation: AtomicU64,
-    pub(super) ticks: AtomicU64,
+    ticks: AtomicU64,
+    ticked_at: OnceLockMs,
     pub(super) runtime_tick: AtomicU64,
-    /// When the last call to the store was made: an idle worker spreads them out.
-    pub(super) last_call: AtomicU64,
     claimed_at: OnceLockMs,
     pub(super) progress_at: OnceLockMs,
     pub(super) backlog: AtomicBool,
+    /// Since when jobs have been waiting while slots were free.
+    pub(super) idle_backlog: OnceLockMs,
     pub(super) suspect: AtomicBool,
+    pub(super) canary_at: OnceLockMs,
+    pub(super) restarts: AtomicU32,
+
+    // how it proves itself
+    pub(super) proven: AtomicBool,
+    /// The generation for which the activation hook has passed.
+    pub(super) hooked: AtomicU64,
+    pub(super) canaries: Canaries,
+    pub(super) outcomes: Mutex<HashMap<Kind, Baseline>>,
+    /// The store's time at its last answer to a beat, and when that was.
+    store_time: Mutex<Option<(Instant, Timestamp)>>,
+    pub(super) obeyed: Mutex<Obeyed>,
 
     // what wakes whom
     pub(super) wake_claimer: Notify,
     pub(super) wake_settler: Notify,
     pub(super) wake_sweeper: Notify,
     pub(super) wake_heartbeat: Notify,
+    pub(super) wake_canary: Notify,
     /// Something that the conductor waits for went down: running jobs, or unsettled outcomes.
     pub(super) calmer: Notify,
 
@@ -92,6 +113,7 @@ pub(super) struct Core {
     pub(super) silence: CancellationToken,
 
     pub(super) outage: Outage,
+    pub(super) watch: Watch,
     pub(super) status: Mutex<Status>,
     pub(super) state: watch::Sender<WorkerState>,
     ended: watch::Sender<Option<Ended>>,
@@ -106,6 +128,15 @@ impl OnceLockMs {
         self.0.store(now_ms + 1, Relaxed);
     }
 
+    pub(super) fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// Notes the time unless one is noted.
+    pub(super) fn begin(&self, now_ms: u64) {
+        self.0.compare_exchange(0, now_ms + 1, Relaxed, Relaxed).ok();
+    }
+
     pub(super) fn age(&self, now_ms: u64) -> Option<Duration> {
         let at = self.0.load(Relaxed).checked_sub(1)?;
         Some(Duration::from_millis(now_ms.saturating_sub(at)))
@@ -117,16 +148,22 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
-    pub(super) fn new(store: Arc<dyn Store>, registry: &Registry, options: Options) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        registry: &Registry,
+        options: Options,
+    ) -> Result<Self, RegistryError> {
+        let canary = Entry::of::<Canary>()?;
         let kinds = registry.entries().map(|entry| {
             let settings = options.settings.get(entry.info.kind.as_str()).cloned();
             let settings = Arc::new(settings.unwrap_or_else(|| serde_json::json!({})));
             (entry.info.kind.clone(), Runnable { entry: Arc::clone(entry), settings })
         });
         let release = options.release.clone().unwrap_or_default();
-        Self {
+        Ok(Self {
+            canary: Runnable { entry: Arc::new(canary), settings: Arc::new(serde_json::json!({})) },
             capability: format!("{release}/{}", build()),
-            effects: Arc::new(StoreEffects::new(&store, &options)),
+            effects: Arc::new(StoreEffects::new(&store, &options.tier, &options.name)),
             release,
             incarnation: Nonce::new(),
             host: host(),
@@ -144,19 +181,30 @@ impl Core {
             failed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             returned: AtomicU64::new(0),
+            counts: Mutex::new(counts::none_yet(registry.infos().map(|info| (&info.queue, &info.kind)))),
             stuck: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
+            ticked_at: OnceLockMs::default(),
             runtime_tick: AtomicU64::new(0),
-            last_call: AtomicU64::new(0),
             claimed_at: OnceLockMs::default(),
             progress_at: OnceLockMs::default(),
             backlog: AtomicBool::new(false),
+            idle_backlog: OnceLockMs::default(),
             suspect: AtomicBool::new(false),
+            canary_at: OnceLockMs::default(),
+            restarts: AtomicU32::new(0),
+            proven: AtomicBool::new(false),
+            hooked: AtomicU64::new(0),
+            canaries: Canaries::default(),
+            outcomes: Mutex::default(),
+            store_time: Mutex::default(),
+            obeyed: Mutex::default(),
             wake_claimer: Notify::new(),
             wake_settler: Notify::new(),
             wake_sweeper: Notify::new(),
             wake_heartbeat: Notify::new(),
+            wake_canary: Notify::new(),
             calmer: Notify::new(),
             stop: CancellationToken::new(),
             hurry: CancellationToken::new(),
@@ -165,16 +213,27 @@ impl Core {
             over: CancellationToken::new(),
             silence: CancellationToken::new(),
             outage: Outage::default(),
+            watch: Watch::default(),
             status: Mutex::new(Status::new()),
             state: watch::Sender::new(WorkerState::Starting),
             ended: watch::Sender::new(None),
             store,
             options,
-        }
+        })
     }
 
     pub(super) fn now_ms(&self) -> u64 {
         millis(self.begun.elapsed())
+    }
+
+    /// The store said what time it is.
+    pub(super) fn store_said(&self, now: Timestamp) {
+        *lock(&self.store_time) = Some((clock::instant(), now));
+    }
+
+    /// The store's time, by this host's monotonic clock since it last told.
+    pub(super) fn store_now(&self) -> Timestamp {
+        lock(&self.store_time).map_or_else(clock::wall, |(at, now)| now.plus(at.elapsed()))
     }
 
     // ---- how it ends
@@ -207,11 +266,6 @@ impl Core {
 
     // ---- the store's answers
 
-    /// A call is about to be made.
-    pub(super) fn calling(&self) {
-        self.last_call.store(self.now_ms(), Relaxed);
-    }
-
     /// Notes how a call of a part went. A store that refuses for good ends the worker: it could only pretend to work.
     pub(super) fn heard<T>(&self, part: &'static str, answer: Result<T, StoreError>) -> Option<T> {
         match answer {
@@ -235,6 +289,17 @@ impl Core {
             Ok(value) => Some(value),
             Err(error) => self.heard(part, Err(error)),
         }
+    }
+
+    /// The claim loop turned.
+    pub(super) fn tick(&self) {
+        self.ticks.fetch_add(1, Relaxed);
+        self.ticked_at.set(self.now_ms());
+    }
+
+    /// How often it did, and how long ago it last did.
+    pub(super) fn ticks(&self, now_ms: u64) -> (u64, Duration) {
+        (self.ticks.load(Relaxed), self.ticked_at.age(now_ms).unwrap_or(Duration::from_millis(now_ms)))
     }
 
     pub(super) fn claim_answered(&self) {
@@ -267,6 +332,11 @@ impl Core {
                 self.wake_claimer.notify_one();
             }
         }
+    }
+
+    /// The jobs that run now, a line each.
+    pub(super) fn dump(&self) -> Vec<String> {
+        self.leases().iter().flat_map(|lease| lease.describe(self.now_ms())).collect()
     }
 
     /// Cancels all that runs or waits.

@@ -1,5 +1,5 @@
 //! Promotes what is due, rescues what lost its worker, expires, un-parks and trims: at the start, when the next job is
-//! due, when something new came that may be due earlier, and every third of a lease.
+//! due, when something new came that may be due earlier, and two or three times in a lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,13 @@ use crate::store::{SweepAsk, Wake};
 const BETWEEN: Duration = Duration::from_millis(50);
 
 pub(super) async fn sweep(core: Arc<Core>) {
-    let every = (core.options.lease / 3).max(BETWEEN);
+    let every = (core.options.lease * 2 / 5).max(BETWEEN);
     let mut reconnect = Reconnect::new(Duration::from_millis(200), RECONNECT);
     let mut wake: Option<Box<dyn Wake>> = None;
     loop {
         if wake.is_none() {
-            core.calling();
             wake = core.subscribed("sweeper", core.store.subscribe(&core.options.tier).await);
         }
-        core.calling();
         let swept = match wake {
             Some(_) => core.heard("sweeper", core.store.sweep(ask(&core)).await),
             None => None,
@@ -46,7 +44,7 @@ pub(super) async fn sweep(core: Arc<Core>) {
 
 fn ask(core: &Core) -> SweepAsk {
     // Only a worker that may claim un-parks: another one would hand jobs to releases that cannot run them.
-    let active = core.status().0 == WorkerState::Active;
+    let active = core.state_now() == WorkerState::Active;
     SweepAsk {
         tier: core.options.tier.clone(),
         capability: core.capability.clone(),

@@ -33,6 +33,7 @@ async fn t01_t02_killed_workers_and_producers_lose_nothing_and_repeat_no_more_th
     }
     producers.iter_mut().for_each(Process::kill);
     ground.worked_off().await;
+    ground.retry_quarantined(seed).await;
     let told = ground.told();
     let (stored, ended, repeated) = (told.stored.len(), told.ends.len(), told.repeated());
     println!(

@@ -58,6 +58,9 @@ fn the_help_is_what_it_was() {
     insta::assert_snapshot!("help", home.ok(&["--help"]));
     insta::assert_snapshot!("help_job_enqueue", home.ok(&["job", "enqueue", "-h"]));
     insta::assert_snapshot!("help_work", home.ok(&["work", "-h"]));
+    insta::assert_snapshot!("help_activate", home.ok(&["activate", "-h"]));
+    insta::assert_snapshot!("help_gate_wait", home.ok(&["gate", "wait", "-h"]));
+    insta::assert_snapshot!("help_doctor", home.ok(&["doctor", "-h"]));
 }
 
 #[test]
@@ -88,6 +91,11 @@ fn help_and_what_needs_no_store_touch_nothing() {
         &["job", "enqueue", "--help"],
         &["job", "cancel", "--help"],
         &["queue", "list", "--help"],
+        &["activate", "--help"],
+        &["gate", "check", "--help"],
+        &["gate", "wait", "--help"],
+        &["doctor", "--help"],
+        &["events", "--help"],
         &["config", "show", "--help"],
         &["help", "exit-codes"],
         &["help", "environment"],

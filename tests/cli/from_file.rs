@@ -23,7 +23,7 @@ fn a_file_of_good_lines_is_enqueued_and_a_second_time_replayed(engine: Engine) {
     assert_eq!(home.json(&["queue", "show", "bulk"])["states"]["available"], 2_500);
     let ran = from_file(&home, "jobs.jsonl", &["--json"]);
     let sums: Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!((ran.code, sums), (0, json!({"enqueued": 0, "replayed": 2_500, "refused": 0})));
+    assert_eq!((ran.code, sums), (0, json!({"enqueued": 0, "replayed": 2_500, "inline": 0, "refused": 0})));
     assert_eq!(home.json(&["queue", "show", "bulk"])["states"]["available"], 2_500);
 }
 
@@ -58,7 +58,7 @@ fn bad_lines_are_named_and_hold_nobody_up(engine: Engine) {
     let rows: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), 8);
     assert_eq!(rows[0]["line"], 2);
-    assert_eq!(rows[7], json!({"enqueued": 2, "replayed": 0, "refused": 7}));
+    assert_eq!(rows[7], json!({"enqueued": 2, "replayed": 0, "inline": 0, "refused": 7}));
     assert!(!ran.out.contains('\x1b'));
 }
 

@@ -11,7 +11,7 @@ fn enqueue(sandbox: &Sandbox, args: &[&str]) -> String {
     sandbox.run(&all).exits(0).out.trim().to_owned()
 }
 
-fn ready(sandbox: &Sandbox) {
+pub(super) fn ready(sandbox: &Sandbox) {
     sandbox.run(&["job", "enqueue", "echo", "--wait", "--timeout", "30s"]).exits(0);
 }
 

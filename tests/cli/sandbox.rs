@@ -39,6 +39,12 @@ impl Run {
         self
     }
 
+    /// What standard output must say.
+    pub(crate) fn tells(self, text: &str) -> Self {
+        assert!(self.out.contains(text), "`{text}` is not in {self:?}");
+        self
+    }
+
     /// What standard error must say.
     pub(crate) fn says(self, text: &str) -> Self {
         assert!(self.err.contains(text), "`{text}` is not in {self:?}");

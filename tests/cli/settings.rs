@@ -317,6 +317,41 @@ fn h14_what_is_no_store_is_refused() {
 }
 
 #[test]
+fn the_standard_variables_of_telemetry_stand_between_the_file_and_ours() {
+    let home = Home::new();
+    let shown = |env: &[(&str, &str)], key: &str| {
+        let ran = home.run_in(env, &["config", "show", "--origin"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.out.lines().find(|line| line.starts_with(key)).unwrap().to_owned()
+    };
+    home.config("[telemetry]\notlp_endpoint = \"http://file:4318\"\n");
+    let endpoint = "telemetry.otlp_endpoint = ";
+    assert!(shown(&[], endpoint).contains("http://file:4318    # /"));
+    let standard = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:c4nary@otel:4318");
+    let ours = ("SLUICEGATE__TELEMETRY__OTLP_ENDPOINT", "http://ours:4318");
+    assert_eq!(
+        shown(&[standard], endpoint),
+        format!("{endpoint}http://***@otel:4318    # environment OTEL_EXPORTER_OTLP_ENDPOINT")
+    );
+    assert!(shown(&[standard, ours], endpoint).contains("http://ours:4318    # environment SLUICEGATE__"));
+    assert!(shown(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")], endpoint).contains("http://file:4318"));
+    // Its switch-off has the last word; what it does not know is passed over.
+    let on = ("SLUICEGATE__TELEMETRY__ENABLED", "true");
+    let enabled = "telemetry.enabled = ";
+    assert_eq!(
+        shown(&[("OTEL_SDK_DISABLED", "TRUE"), on], enabled),
+        format!("{enabled}false    # environment OTEL_SDK_DISABLED")
+    );
+    assert!(shown(&[("OTEL_SDK_DISABLED", "1")], enabled).contains("true    # default"));
+    let every = "telemetry.metrics_every = ";
+    let interval = |ms| shown(&[("OTEL_METRIC_EXPORT_INTERVAL", ms)], every);
+    assert_eq!(interval("5000"), format!("{every}5000ms    # environment OTEL_METRIC_EXPORT_INTERVAL"));
+    for unusable in ["0", "-5", "soon", "99999999999999999999999"] {
+        assert!(interval(unusable).contains("60s    # default"), "{unusable}");
+    }
+}
+
+#[test]
 fn every_key_is_documented_and_every_documented_default_is_accepted() {
     let home = Home::new();
     let docs = home.ok(&["config", "docs"]);
@@ -331,4 +366,42 @@ fn every_key_is_documented_and_every_documented_default_is_accepted() {
     assert!(home.ok(&["config", "docs", "worker"]).contains("worker.slots"));
     let ran = home.run(&["config", "docs", "wroker"]);
     assert_eq!(ran.code, 10, "{ran:?}");
+}
+
+#[test]
+fn a_queue_has_settings_of_its_own_from_the_file_and_the_environment() {
+    let home = Home::new();
+    let file = home.config("[queues.mail]\nslo = \"60s\"\n[queues.\"a.b\"]\nslo = 90\n");
+    let env = [("SLUICEGATE__QUEUES__MAIL__SLO", "2m")];
+    let shown = |env: &[(&str, &str)]| {
+        let ran = home.run_in(env, &["config", "show", "--json"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()
+    };
+    assert_eq!(shown(&[])["queues.mail.slo"]["value"], "60s");
+    assert_eq!(shown(&[])["queues.mail.slo"]["origin"], format!("{}:2:7", file.display()));
+    assert_eq!(shown(&[])["queues.a.b.slo"]["value"], "90");
+    assert_eq!(shown(&env)["queues.mail.slo"]["value"], "2m");
+    assert!(home.ok(&["config", "docs", "queues"]).contains("SLUICEGATE__QUEUES__NAME__SLO"));
+    for (name, value, why) in [
+        ("SLUICEGATE__QUEUES__MAIL__SLO", "soon", "SLUICEGATE__QUEUES__MAIL__SLO: expected a duration"),
+        ("SLUICEGATE__QUEUES__MAIL__SLOW", "1s", "unknown environment variable"),
+        ("SLUICEGATE__HEALTH__HEALTHZ", "both", "one of livez, readyz"),
+    ] {
+        let ran = home.run_in(&[(name, value)], &["config", "validate"]);
+        assert!(ran.code == 2 && ran.err.contains(why), "{name}: {ran:?}");
+    }
+}
+
+#[test]
+fn h10_a_queue_that_is_none_is_refused() {
+    refused(b"queues = 3\n", &[":1:10: `queues`: expected one table per queue"]);
+    refused(b"[queues]\nmail = 3\n", &[":2:8: `queues`: expected one table per queue"]);
+    refused(b"[queues.\"Mail!\"]\nslo = \"1s\"\n", &[":1:9: bad queue name"]);
+    refused(
+        b"[queues.mail]\nslow = \"1s\"\n",
+        &[":2:1: unknown key `queues.mail.slow`", "a queue takes slo"],
+    );
+    refused(b"[queues.mail]\nslo = \"soon\"\n", &[":2:7: `queues.mail.slo`: expected a duration from 1s"]);
+    refused(b"[queus.mail]\nslo = \"1s\"\n", &["did you mean `queues`?"]);
 }

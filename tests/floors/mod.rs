@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("worker", 3),
     ("handlers", 4),
     ("health", 4),
+    ("release", 5),
     ("http", 6),
     ("telemetry", 6),
     ("cli", 7),

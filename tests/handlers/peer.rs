@@ -185,6 +185,7 @@ impl Bench {
             cancel: self.cancel.clone(),
             settings: Arc::new(self.settings.clone()),
             shared: self.shared.clone(),
+            canary: None,
             effects: Arc::clone(&self.effects) as _,
             span: tracing::Span::none(),
         };

@@ -18,7 +18,7 @@ async fn a_job_is_stored_shown_and_listed(engine: Engine) {
     let id = stored.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(
         stored.json(),
-        json!({"id": id, "state": "available", "durability": "disk", "replayed": false})
+        json!({"id": id, "state": "available", "durability": "disk", "replayed": false, "way": "queued"})
     );
     assert_eq!(stored.header("location"), Some(format!("/v1/jobs/{id}").as_str()));
 

@@ -8,7 +8,7 @@ use sluicegate::JobId;
 use sluicegate::activation::Activation;
 use sluicegate::clock::Timestamp;
 use sluicegate::job::{JobRecord, NewJob};
-use sluicegate::names::Tier;
+use sluicegate::names::{Queue, Tier};
 use sluicegate::store::*;
 
 #[derive(Debug)]
@@ -63,12 +63,15 @@ impl Store for Faulty {
         unreachable!("not used by these tests")
     }
     async fn census(&self, _: &Tier) -> Result<Census, StoreError> {
-        unreachable!("not used by these tests")
+        std::future::pending().await
     }
     async fn activation(&self, _: &Tier) -> Result<Option<Activation>, StoreError> {
         unreachable!("not used by these tests")
     }
     async fn flip(&self, _: &Tier, _: Option<u64>, _: Flip, _: &Actor) -> Result<Flipped, StoreError> {
+        unreachable!("not used by these tests")
+    }
+    async fn commit(&self, _: &Tier, _: u64, _: &Actor) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
     async fn record(&self, _: &Tier, _: Space, _: &str) -> Result<Option<Record>, StoreError> {
@@ -94,6 +97,18 @@ impl Store for Faulty {
     ) -> Result<Vec<Record>, StoreError> {
         unreachable!("not used by these tests")
     }
+    async fn pause(
+        &self,
+        _: &Tier,
+        _: &Queue,
+        _: Option<Pause>,
+        _: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        unreachable!("not used by these tests")
+    }
+    async fn pauses(&self, _: &Tier) -> Result<Vec<Paused>, StoreError> {
+        unreachable!("not used by these tests")
+    }
     async fn append(&self, _: &Tier, _: &str, _: &Actor, _: &str) -> Result<u64, StoreError> {
         unreachable!("not used by these tests")
     }
@@ -107,6 +122,6 @@ impl Store for Faulty {
         unreachable!("not used by these tests")
     }
     async fn probe(&self, _: &Tier) -> Result<Timestamp, StoreError> {
-        unreachable!("not used by these tests")
+        Err(self.error())
     }
 }

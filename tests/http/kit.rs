@@ -24,7 +24,7 @@ pub(super) fn loopback() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-pub(super) struct Server {
+pub(crate) struct Server {
     pub(super) address: SocketAddr,
     pub(super) shutdown: CancellationToken,
     pub(super) served: JoinHandle<std::io::Result<()>>,
@@ -47,10 +47,18 @@ impl Server {
     }
 
     pub(super) fn over(store: Arc<dyn Store>, change: impl FnOnce(Api) -> Api) -> Self {
+        Self::with(Client::new(store, Tier::default()), change)
+    }
+
+    /// Of a client that there is.
+    pub(crate) fn of(client: Client) -> Self {
+        Self::with(client, |api| api)
+    }
+
+    fn with(client: Client, change: impl FnOnce(Api) -> Api) -> Self {
         let listener = loopback();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let client = Client::new(store, Tier::default());
         let api = change(Api::new(client.clone()));
         let served = tokio::spawn(serve_api(listener, api, shutdown.clone()));
         Self { address, shutdown, served, client, _place: None }
@@ -64,7 +72,7 @@ impl Server {
         self.send(Request::new("GET", path)).await
     }
 
-    pub(super) async fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
         self.send(Request::new("POST", path).json(body)).await
     }
 
@@ -130,10 +138,10 @@ impl Request {
 
 /// What came back.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     pub(super) head: String,
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
@@ -144,20 +152,20 @@ impl Answer {
         Some(Self { status, head: head.to_owned(), body: body.to_owned() })
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (other, value) = line.split_once(": ")?;
             other.eq_ignore_ascii_case(name).then_some(value)
         })
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
     /// A refusal: problem+json with everything that one has.
     #[track_caller]
-    pub(super) fn problem(&self, status: u16, code: &str) -> Value {
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let json = self.json();

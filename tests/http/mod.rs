@@ -10,9 +10,11 @@
 
 mod api;
 mod faulty;
+mod gate;
 mod guard;
 mod inbox;
-mod kit;
+pub(crate) mod kit;
 mod limits;
+mod metrics;
 mod probes;
 mod wire;

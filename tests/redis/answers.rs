@@ -78,6 +78,20 @@ async fn a_claim_whose_reply_was_lost_is_asked_again_with_its_nonce_and_answers_
     assert_eq!(new.jobs.len(), 10);
 }
 
+#[tokio::test]
+async fn a_claim_of_canaries_whose_reply_was_lost_answers_the_same_again() {
+    let site = Site::new().await;
+    let hand = Hand::new("w-1", "r2");
+    let one = job(1);
+    let id = site.add(sluicegate::job::NewJob::canary(one.kind, one.args, &hand.name, site.units(9))).await;
+    site.try_claim(&hand, 0).await;
+    let ask = ClaimAsk { lane: Lane::Canaries, ..site.ask(&hand, 10) };
+    site.losing(1, site.store.claim(ask.clone())).await;
+    let Claim::Canaries(again) = site.store.claim(ask).await.unwrap() else { panic!("its canaries") };
+    assert_eq!((ids(&again), again.more, again.canaries), (vec![id], false, false));
+    site.settle_all(&again, &Verdict::Completed).await;
+}
+
 /// Loses the reply number `n` of one settle, settles again, and says what that answered.
 async fn settled_again(n: u32, verdict: Verdict) -> (Site, sluicegate::ids::JobId, Settled) {
     let site = Site::new().await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use sluicegate::activation::WorkerState;
 use sluicegate::ids::JobId;
-use sluicegate::names::Tier;
+use sluicegate::names::{Queue, Tier};
 use sluicegate::store::*;
 
 use super::proxy::Way;
@@ -52,6 +52,8 @@ pub(super) fn every<'a>(
         "record": store.record(tier, Space::Effect, "key");
         "put": store.put(tier, Space::Effect, "other", 0, "value", None);
         "records": store.records(tier, Space::Effect, None, 10);
+        "pause": store.pause(tier, &Queue::default(), None, &actor());
+        "pauses": store.pauses(tier);
         "append": store.append(tier, "event", &actor(), "{}");
         "ledger": store.ledger(tier, 0, 10);
         "beat": store.beat(tier, &presence);

@@ -167,26 +167,14 @@ impl Hand {
 
     pub(crate) fn presence(&self, state: WorkerState, capability: &str) -> Presence {
         Presence {
-            worker: self.name.clone(),
-            incarnation: self.incarnation,
-            host: "here".into(),
-            pid: 7,
-            release: self.release.clone(),
+            joining: state == WorkerState::Starting,
             capability: capability.into(),
             state,
-            reason: None,
             generation: self.generation,
             kinds: vec![(Kind::new("test.job").unwrap(), 1)],
             queues: self.queues.clone(),
             slots: 8,
-            busy: 0,
-            stuck: 0,
-            ticks: 1,
-            claim_age: None,
-            progress_age: None,
-            completed: 0,
-            failed: 0,
-            version: "0".into(),
+            ..Presence::new(self.name.clone(), self.incarnation, self.release.clone())
         }
     }
 }
@@ -314,6 +302,7 @@ impl Rig {
 
     pub(crate) fn ask(&self, hand: &Hand, max: usize) -> ClaimAsk {
         ClaimAsk {
+            lane: Lane::Jobs,
             tier: self.tier.clone(),
             worker: hand.name.clone(),
             incarnation: hand.incarnation,

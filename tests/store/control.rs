@@ -130,7 +130,7 @@ pub(crate) async fn ledger_is_in_order_without_gaps(rig: Rig) {
 }
 
 /// Whether a subscriber hears of something.
-async fn heard(wake: &mut Box<dyn Wake>) {
+pub(crate) async fn heard(wake: &mut Box<dyn Wake>) {
     let begun = sluicegate::clock::instant();
     assert!(wake.woken(LONG).await, "a wake-up, not a time-out");
     assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());

@@ -262,6 +262,45 @@ pub(crate) async fn rule_04_dead_man_is_disarmed_by_a_confirmation(rig: Rig) {
     assert_eq!(rig.refused(&Hand::new("w-1", "r1")).await.map(|now| now.generation), Some(3));
 }
 
+pub(crate) async fn rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_man(rig: Rig) {
+    let provisional = rig.provisional(1, "r2", "r1", 2).await;
+    let mut wake = rig.store.subscribe(&rig.tier).await.unwrap();
+    let committed = match rig.store.commit(&rig.tier, 2, &actor()).await.unwrap() {
+        Flipped::Now(activation) => activation,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(committed, provisional.committed());
+    assert_eq!((committed.generation, committed.since), (2, provisional.since));
+    assert_eq!((committed.mode, committed.confirm_by, &committed.fallback), (Mode::Committed, None, &None));
+    assert!(wake.woken(std::time::Duration::from_secs(20)).await, "who watches is told");
+    rig.pass(5).await;
+    assert_eq!(rig.refused(&Hand::new("w-1", "r1")).await, Some(committed.clone()));
+    assert_eq!(rig.claim(&Hand::new("w-2", "r2"), 1).await.generation, 2);
+    // Once more changes nothing, and is not recorded again.
+    let again = rig.store.commit(&rig.tier, 2, &actor()).await.unwrap();
+    assert_eq!(again, Flipped::Now(committed));
+    let ledger = rig.store.ledger(&rig.tier, 0, 100).await.unwrap();
+    let events: Vec<&str> = ledger.iter().map(|entry| entry.event.as_str()).collect();
+    assert_eq!(events, ["activation.flipped", "activation.flipped", "activation.committed"]);
+    assert_eq!(ledger[2].by, actor());
+}
+
+pub(crate) async fn rule_04_a_commit_must_name_the_present_generation(rig: Rig) {
+    let provisional = rig.provisional(1, "r2", "r1", 2).await;
+    for wrong in [0, 1, 3] {
+        let answer = rig.store.commit(&rig.tier, wrong, &actor()).await.unwrap();
+        assert_eq!(answer, Flipped::Raced(Some(provisional.clone())));
+    }
+    rig.pass(3).await;
+    rig.claim(&Hand::new("w-1", "r1"), 1).await; // the dead-man fires, and was first
+    match rig.store.commit(&rig.tier, 2, &actor()).await.unwrap() {
+        Flipped::Raced(Some(now)) => assert_eq!((now.generation, now.release.as_str()), (3, "r1")),
+        other => panic!("{other:?}"),
+    }
+    let nowhere = sluicegate::names::Tier::new("nowhere").unwrap();
+    assert_eq!(rig.store.commit(&nowhere, 1, &actor()).await.unwrap(), Flipped::Raced(None));
+}
+
 pub(crate) async fn rule_05_store_time_counts_for_leases_and_answers(rig: Rig) {
     let before = rig.now().await;
     rig.add(job(1)).await;

@@ -57,7 +57,7 @@ async fn a_file_that_is_not_a_database() {
 async fn an_older_schema_grows_and_keeps_what_it_holds() {
     let place = place();
     drop(healthy(&place.file).await);
-    let older = "DROP TABLE uniq_kept; DROP TABLE completed; PRAGMA user_version = 1000;
+    let older = "DROP TABLE uniq_kept; DROP TABLE completed; DROP TABLE pause; DROP TABLE controls; DROP INDEX job_canary; PRAGMA user_version = 1000;
         CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, held BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID;
         INSERT INTO done VALUES(1, 9, 1000, x'010000000000000001000000')";
     drop(sql(&place.file, older)); // as version 1.0 left it
@@ -68,6 +68,7 @@ async fn an_older_schema_grows_and_keeps_what_it_holds() {
     assert_eq!(kept.unwrap(), (1, 9, 1000), "retention goes on where it was");
     let unique = sluicegate::job::Unique { key: "k".into(), window: None, states: None };
     store.insert(&Tier::default(), vec![job(2).unique(unique)]).await.expect("an insert");
+    assert_eq!(store.pauses(&Tier::default()).await.expect("a list"), []);
 }
 
 #[tokio::test]

@@ -270,6 +270,101 @@ pub(crate) async fn retry_of_what_waits_is_now(rig: Rig) {
     assert_eq!(batch.jobs[0].failures, 1, "it had not ended: its failures stand");
 }
 
+const RAN: Action = Action::RanInline { ran: Duration::from_millis(7) };
+
+/// What the caller ran is completed from wherever it waits, and nobody runs it again.
+pub(crate) async fn inline_what_its_caller_ran_is_completed(rig: Rig) {
+    let hand = Hand::new("w-1", "r1");
+    let keyed = job(3).idempotency_key(&rig.tier, "k").delay(rig.units(2)).expires_in(rig.units(50));
+    let all = [rig.add(job(1).delay(rig.units(2))).await, rig.add(job(2)).await, rig.add(keyed).await];
+    for id in all {
+        assert_eq!(rig.act(id, RAN).await, Acted::Done(State::Completed));
+        assert_eq!(rig.act(id, RAN).await, Acted::Unchanged(State::Completed));
+        let found = rig.get(id).await;
+        assert_eq!((found.state, found.ran), (State::Completed, Some(Duration::from_millis(7))));
+        assert!(found.finished_at.is_some() && found.worker.is_none() && found.failures == 0, "{found:?}");
+        let told = found.history.last().expect("a story");
+        assert_eq!((told.outcome.as_str(), &told.error, told.ran), ("inline", &None, found.ran));
+        assert_eq!(rig.act(id, Action::Retry).await, Acted::Refused(State::Completed));
+    }
+    let queue = rig.census().await.queues.remove(0);
+    assert_eq!((queue.states[&State::Completed], queue.completed_total, queue.inserted_total), (3, 3, 3));
+    let again = job(3).idempotency_key(&rig.tier, "k");
+    let answer = rig.store.insert(&rig.tier, vec![again]).await.unwrap().remove(0);
+    assert_eq!(answer, Insert::Existing { id: all[2], state: State::Completed });
+    rig.pass(9).await;
+    assert_eq!(rig.sweep().await, Swept { next_due: None, ..Swept::default() }, "nothing is due of them");
+    assert!(rig.claim(&hand, 10).await.jobs.is_empty());
+    let ledger = rig.store.ledger(&rig.tier, 0, 100).await.unwrap();
+    assert!(!ledger.iter().any(|entry| entry.event.starts_with("jobs.")), "no act of a person: {ledger:?}");
+}
+
+/// A worker that holds it by now, or whoever ended it, is right.
+pub(crate) async fn inline_what_a_worker_holds_or_a_person_ended_is_left(rig: Rig) {
+    let all = rig.add_many(2).await;
+    let batch = rig.claim(&Hand::new("w-1", "r1"), 1).await;
+    assert_eq!(rig.act(all[0], RAN).await, Acted::Refused(State::Running));
+    rig.act(all[1], Action::Cancel).await;
+    assert_eq!(rig.act(all[1], RAN).await, Acted::Refused(State::Cancelled));
+    let now = Action::HandOver { after: Duration::ZERO };
+    assert_eq!(rig.act(all[0], now).await, Acted::Unchanged(State::Running));
+    assert_eq!(rig.act(all[1], now).await, Acted::Unchanged(State::Cancelled));
+    assert_eq!(rig.settle(&batch, all[0], Verdict::Completed).await, Settled::Ok);
+    assert_eq!(rig.act(all[0], RAN).await, Acted::Unchanged(State::Completed));
+    assert!(rig.get(all[0]).await.history.is_empty(), "its worker completed it");
+    assert_eq!(rig.act(sluicegate::ids::JobId::new(), RAN).await, Acted::NotFound);
+}
+
+/// What the caller could not do is the queue's at once, or when the handler wants it, with all of its attempts.
+pub(crate) async fn inline_what_its_caller_could_not_do_is_handed_over(rig: Rig) {
+    let hand = Hand::new("w-1", "r1");
+    let (now, later) =
+        (rig.add(job(1).delay(rig.units(50))).await, rig.add(job(2).delay(rig.units(50))).await);
+    let over = |after| Action::HandOver { after };
+    assert_eq!(rig.act(now, over(Duration::ZERO)).await, Acted::Done(State::Available));
+    assert_eq!(rig.act(now, over(Duration::ZERO)).await, Acted::Unchanged(State::Available));
+    assert_eq!(rig.act(later, over(rig.units(2))).await, Acted::Done(State::Scheduled));
+    for id in [now, later] {
+        let found = rig.get(id).await;
+        let told = found.history.last().expect("a story");
+        assert_eq!(
+            (told.outcome.as_str(), found.last_error(), found.failures),
+            ("inline", Some("a test"), 0)
+        );
+    }
+    let batch = rig.claim(&hand, 10).await;
+    assert_eq!((ids(&batch), batch.jobs[0].failures), (vec![now], 0));
+    rig.settle_all(&batch, &Verdict::Completed).await;
+    rig.pass(3).await;
+    rig.sweep().await;
+    let batch = rig.claim(&hand, 10).await;
+    assert_eq!(ids(&batch), [later], "not at the time that it was inserted for");
+    rig.settle_all(&batch, &Verdict::Completed).await;
+    let queue = rig.census().await.queues.remove(0);
+    assert_eq!((queue.states[&State::Completed], queue.completed_total), (2, 2));
+}
+
+/// A tier without a worker keeps no more than any other: plain ones, and those whose keys are remembered.
+pub(crate) async fn inline_completed_jobs_are_kept_within_bounds(rig: Rig) {
+    let all = KEEP_COMPLETED_PER_QUEUE + 3 * MAX_BATCH as u64;
+    for from in (0..all).step_by(MAX_BATCH) {
+        let new = |n: u64| {
+            let new = job(n).delay(rig.units(50));
+            if n < MAX_BATCH as u64 { new.idempotency_key(&rig.tier, &n.to_string()) } else { new }
+        };
+        let jobs: Vec<NewJob> = (from..from + MAX_BATCH as u64).map(new).collect();
+        let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+        rig.store.insert(&rig.tier, jobs).await.unwrap();
+        let answers = rig.store.bulk(&rig.tier, ids, RAN, &actor()).await.unwrap();
+        assert!(answers.iter().all(|answer| *answer == Acted::Done(State::Completed)), "{answers:?}");
+    }
+    let queue = rig.census().await.queues.remove(0);
+    assert_eq!(queue.completed_total, all);
+    assert_eq!(queue.states[&State::Completed], KEEP_COMPLETED_PER_QUEUE);
+    let again = rig.store.insert(&rig.tier, vec![job(7).idempotency_key(&rig.tier, "7")]).await.unwrap();
+    assert!(matches!(again[0], Insert::Existing { state: State::Completed, .. }), "{again:?}");
+}
+
 pub(crate) async fn bulk_answers_in_order(rig: Rig) {
     let (a, b) = (rig.add(job(1)).await, rig.add(job(2)).await);
     let unknown = sluicegate::ids::JobId::new();

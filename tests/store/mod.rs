@@ -12,6 +12,7 @@
 
 mod attempts;
 pub(crate) mod bench;
+mod canaries;
 mod control;
 mod edges;
 mod fences;
@@ -21,6 +22,7 @@ mod inserts;
 mod look;
 mod model;
 mod observed;
+mod pauses;
 
 /// One test for every name: on a store where `r1` is active, or on one where nothing is.
 macro_rules! each {
@@ -40,6 +42,39 @@ macro_rules! conformance {
             each! { $harness;
                 new fences:
                     rule_02_fence_at_claim_without_an_activation_nobody_is_served;
+                new canaries:
+                    rule_02_a_tier_without_an_activation_has_canaries_too;
+                active canaries:
+                    rule_02_an_inactive_worker_is_given_its_own_canaries_and_nothing_else
+                    rule_02_a_canary_of_another_worker_is_not_taken
+                    rule_02_a_superseded_worker_is_given_no_canary
+                    rule_02_a_claim_of_jobs_takes_no_canary_and_tells_of_it
+                    rule_04_a_claim_of_canaries_does_not_fire_the_dead_man
+                    canaries_are_in_no_census_and_in_a_page_only_when_they_are_named
+                    rule_08_a_canary_does_not_wait_behind_a_backlog
+                    rule_09_a_canary_of_a_lost_worker_expires_and_charges_nobody
+                    rule_09_a_takeover_ends_the_canaries_of_the_old_process
+                    rule_09_canaries_tell_nothing_of_the_fleet
+                    canaries_that_nobody_takes_expire
+                    rule_03_canaries_are_settled_once_and_under_their_lease
+                    a_canary_that_is_given_back_waits_in_its_lane_again
+                    a_canary_wakes_nobody
+                    rule_06_a_canary_is_inserted_once
+                    a_canary_without_a_worker_is_refused_and_nobody_can_name_their_queue
+                    canaries_can_be_called_off_and_do_not_come_back
+                    canaries_that_ended_are_kept_an_hour
+                    canaries_that_ended_are_kept_in_bounded_number;
+                active pauses:
+                    pauses_hold_at_once_wherever_a_job_stands
+                    pauses_leave_other_queues_and_what_runs_alone
+                    pauses_lapse_by_store_time_and_the_next_claim_serves
+                    pauses_that_lapse_wake_who_waits
+                    pauses_answer_what_stood_before_and_are_in_the_ledger
+                    pauses_of_a_queue_that_nobody_knows_hold_from_its_first_job_on
+                    pauses_do_not_matter_to_canaries
+                    pauses_are_bounded
+                    controls_have_a_revision_that_beats_tell_and_wake_who_waits
+                    receipts_are_records_of_their_own;
                 active fences:
                     rule_02_fence_at_claim_another_release_takes_nothing
                     rule_02_fence_at_claim_an_old_generation_of_the_same_release_is_told_and_served
@@ -59,6 +94,8 @@ macro_rules! conformance {
                     rule_04_dead_man_reverts_at_the_fallbacks_poll_only
                     rule_04_dead_man_fires_when_there_is_nothing_to_take
                     rule_04_dead_man_is_disarmed_by_a_confirmation
+                    rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_man
+                    rule_04_a_commit_must_name_the_present_generation
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;
                 active flow:
@@ -80,6 +117,10 @@ macro_rules! conformance {
                     retry_brings_the_ended_back_with_fresh_attempts
                     retry_of_what_waits_is_now
                     bulk_answers_in_order
+                    inline_what_its_caller_ran_is_completed
+                    inline_what_a_worker_holds_or_a_person_ended_is_left
+                    inline_what_its_caller_could_not_do_is_handed_over
+                    inline_completed_jobs_are_kept_within_bounds
                     unparking_of_an_unknown_kind_waits_for_who_knows_it
                     unparking_of_the_undecodable_waits_for_another_build
                     unparking_of_the_uncertain_and_the_asked_is_for_people

@@ -2,6 +2,7 @@
 //! is in the state that the model says, and counters equal sums.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use fastrand::Rng;
 use sluicegate::ids::JobId;
@@ -35,7 +36,7 @@ impl Model {
     fn to(&mut self, id: JobId, event: Event) {
         let job = self.jobs.get_mut(&id).expect("a known job");
         job.state = next(job.state, event).unwrap_or_else(|error| panic!("{id}: {error}"));
-        self.completed += u64::from(event == Event::Complete);
+        self.completed += u64::from(matches!(event, Event::Complete | Event::RanInline));
         let failed = matches!(event, Event::FailRetry | Event::FailDead);
         job.failures += u32::from(failed);
         self.failed += u64::from(failed);
@@ -100,10 +101,18 @@ async fn act(rig: &Rig, model: &mut Model, random: &mut Rng) {
     let ids: Vec<JobId> = model.jobs.keys().copied().collect();
     let Some(&id) = ids.get(random.usize(..ids.len().max(1))) else { return };
     let state = model.jobs[&id].state;
-    let action = if random.bool() { Action::Retry } else { Action::Cancel };
-    let event = if action == Action::Retry { Event::RunNow } else { Event::Cancel };
+    let after = if random.bool() { Duration::ZERO } else { rig.units(1) };
+    let (action, event) = match random.u8(..4) {
+        0 => (Action::Retry, Event::RunNow),
+        1 => (Action::Cancel, Event::Cancel),
+        2 => (Action::RanInline { ran: Duration::from_millis(1) }, Event::RanInline),
+        _ => (Action::HandOver { after }, Event::Promote),
+    };
     let answer = rig.store.bulk(&rig.tier, vec![id], action, &actor()).await.expect("an answer")[0];
     match answer {
+        Acted::Done(State::Scheduled) => {
+            assert_eq!((action, state), (Action::HandOver { after }, State::Scheduled))
+        }
         Acted::Done(to) => {
             model.to(id, event);
             let known = model.jobs.get_mut(&id).expect("a known job");

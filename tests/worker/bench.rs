@@ -173,6 +173,44 @@ impl Handler for Noop {
     }
 }
 
+/// Has canaries, and a receipt that only its code knows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Teller {
+    number: u32,
+}
+
+impl Job for Teller {
+    const KIND: &'static str = "test.teller";
+}
+
+impl Handler for Teller {
+    async fn run(self, ctx: Context) -> JobResult {
+        ctx.receipt(&format!("told {}", self.number));
+        Ok(Outcome::Done)
+    }
+    fn canary() -> Option<Self> {
+        Some(Self { number: 42 })
+    }
+}
+
+/// Says done to canaries, and gives no receipt.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Silent {}
+
+impl Job for Silent {
+    const KIND: &'static str = "test.silent";
+}
+
+impl Handler for Silent {
+    async fn run(self, ctx: Context) -> JobResult {
+        assert!(ctx.is_canary());
+        Ok(Outcome::Done)
+    }
+    fn canary() -> Option<Self> {
+        Some(Self {})
+    }
+}
+
 /// A store of its own, and what the handlers say.
 pub(crate) struct Bench {
     _place: Option<Place>,
@@ -197,6 +235,7 @@ impl Bench {
     pub(crate) fn registry(&self) -> Registry {
         let mut registry = Registry::new();
         registry.add::<Probe>().unwrap().add::<Deaf>().unwrap().add::<Noop>().unwrap();
+        registry.add::<Teller>().unwrap().add::<Silent>().unwrap();
         registry.share(self.signals.clone());
         registry
     }

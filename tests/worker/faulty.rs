@@ -9,7 +9,7 @@ use sluicegate::activation::Activation;
 use sluicegate::clock::Timestamp;
 use sluicegate::ids::{JobId, Nonce};
 use sluicegate::job::{JobRecord, NewJob};
-use sluicegate::names::Tier;
+use sluicegate::names::{Queue, Tier};
 use sluicegate::store::*;
 
 /// Forwards to a real store, unless told otherwise.
@@ -18,6 +18,10 @@ pub(crate) struct Faulty {
     pub(crate) inner: Arc<dyn Store>,
     /// Nothing is answered.
     pub(crate) away: AtomicBool,
+    /// Nothing is stored: there is no room.
+    pub(crate) full: AtomicBool,
+    /// Nothing is stored: it may not be.
+    pub(crate) read_only: AtomicBool,
     /// Settles are refused for good.
     pub(crate) corrupt: AtomicBool,
     /// Settles panic, as a bug in one of the worker's parts would.
@@ -31,7 +35,16 @@ impl Faulty {
     pub(crate) fn around(inner: Arc<dyn Store>) -> Arc<Self> {
         let off = || AtomicBool::new(false);
         let calls = AtomicU64::new(0);
-        Arc::new(Self { inner, away: off(), corrupt: off(), panics: off(), lost: off(), calls })
+        Arc::new(Self {
+            inner,
+            away: off(),
+            full: off(),
+            read_only: off(),
+            corrupt: off(),
+            panics: off(),
+            lost: off(),
+            calls,
+        })
     }
 
     /// Waits until nobody else holds the store: every part of a worker, its heartbeat's thread too, has ended.
@@ -58,6 +71,17 @@ impl Store for Faulty {
         self.inner.about()
     }
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
+        if self.full.load(SeqCst) {
+            return Err(StoreError::new("insert", "faulty", ErrorKind::Full, "no room"));
+        }
+        if self.read_only.load(SeqCst) {
+            return Err(StoreError::new(
+                "insert",
+                "faulty",
+                ErrorKind::ReadOnly,
+                "you can't write against a replica",
+            ));
+        }
         self.through("insert")?.insert(tier, jobs).await
     }
     async fn claim(&self, ask: ClaimAsk) -> Result<Claim, StoreError> {
@@ -117,6 +141,9 @@ impl Store for Faulty {
     ) -> Result<Flipped, StoreError> {
         self.through("flip")?.flip(tier, expect, next, by).await
     }
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+        self.through("commit")?.commit(tier, generation, by).await
+    }
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         self.through("record")?.record(tier, space, key).await
     }
@@ -139,6 +166,18 @@ impl Store for Faulty {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         self.through("records")?.records(tier, space, after, limit).await
+    }
+    async fn pause(
+        &self,
+        tier: &Tier,
+        queue: &Queue,
+        pause: Option<Pause>,
+        by: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        self.through("pause")?.pause(tier, queue, pause, by).await
+    }
+    async fn pauses(&self, tier: &Tier) -> Result<Vec<Paused>, StoreError> {
+        self.through("pauses")?.pauses(tier).await
     }
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError> {
         self.through("append")?.append(tier, event, by, detail).await

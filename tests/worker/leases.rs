@@ -61,8 +61,10 @@ async fn a_blocked_runtime_keeps_its_leases_and_is_seen(engine: Engine) {
         })
     });
     let worker = tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap();
-    facts_say(&worker, "the runtime is blocked", |facts| facts.runtime_age > Duration::from_millis(1_500))
-        .await;
+    facts_say(&worker, "the runtime is blocked", |facts| {
+        facts.presence.runtime_age > Duration::from_millis(1_500)
+    })
+    .await;
     let job = bench.get(id).await;
     assert_eq!((job.state, job.crashes), (State::Running, 0));
     let seen = bench.store.workers(&bench.tier).await.unwrap();
@@ -154,10 +156,10 @@ async fn an_idle_worker_makes_at_most_one_call_a_second(engine: Engine) {
     (options.renew_every, options.presence_every) = (usual.renew_every, usual.presence_every);
     let worker = Worker::start(Arc::clone(&store) as _, bench.registry(), options).await.unwrap();
     active(&worker).await;
-    facts_say(&worker, "it settled down", |facts| facts.state_age > Duration::from_secs(2)).await;
-    let (before, begun) = (store.calls.load(SeqCst), worker.facts().unwrap().state_age);
+    facts_say(&worker, "it settled down", |facts| facts.presence.state_age > Duration::from_secs(2)).await;
+    let (before, begun) = (store.calls.load(SeqCst), worker.facts().unwrap().presence.state_age);
     let end = begun + Duration::from_secs(8);
-    facts_say(&worker, "eight seconds more", |facts| facts.state_age >= end).await;
+    facts_say(&worker, "eight seconds more", |facts| facts.presence.state_age >= end).await;
     let calls = store.calls.load(SeqCst) - before;
     assert!((4..=9).contains(&calls), "{calls} calls in 8 s");
 }

@@ -9,10 +9,13 @@
     reason = "a test fails by panicking, and a measurement prints"
 )]
 
-mod bench;
+pub(crate) mod bench;
+mod counts;
 mod ends;
-mod faulty;
+pub(crate) mod faulty;
 mod jobs;
 mod leases;
+mod orders;
 mod outages;
+mod proof;
 mod releases;

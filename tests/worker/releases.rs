@@ -10,7 +10,11 @@ use sluicegate::worker::Ended;
 
 use super::bench::*;
 
-async fn flip(bench: &Bench, expect: Option<u64>, name: &str) {
+pub(crate) fn by() -> Actor {
+    Actor { who: "ada".into(), reason: None }
+}
+
+pub(crate) async fn flip(bench: &Bench, expect: Option<u64>, name: &str) {
     let flip = Flip {
         release: release(name),
         mode: Mode::Committed,
@@ -18,8 +22,7 @@ async fn flip(bench: &Bench, expect: Option<u64>, name: &str) {
         fallback: None,
         deploy: None,
     };
-    let by = Actor { who: "ada".into(), reason: None };
-    let flipped = bench.store.flip(&bench.tier, expect, flip, &by).await.unwrap();
+    let flipped = bench.store.flip(&bench.tier, expect, flip, &by()).await.unwrap();
     assert!(matches!(flipped, Flipped::Now(_)), "{flipped:?}");
 }
 
@@ -90,9 +93,12 @@ async fn a_quiet_worker_claims_nothing_until_it_resumes(engine: Engine) {
     let bench = Bench::on(engine).await;
     let worker = bench.worker().await;
     active(&worker).await;
-    worker.quiet("ada looks at the disk");
+    worker.quiet("ada", "looks at the disk", None);
     worker.until(WorkerState::Quiet).await;
-    assert_eq!(worker.facts().unwrap().presence.reason.as_deref(), Some("ada looks at the disk"));
+    assert_eq!(
+        worker.facts().unwrap().presence.reason.as_deref(),
+        Some("quiet without an end by ada: looks at the disk")
+    );
     let id = bench.probe("done").await;
     let before = worker.facts().unwrap().presence.ticks;
     facts_say(&worker, "it ticks on, and asks for nothing", |facts| {

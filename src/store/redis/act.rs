@@ -3,8 +3,8 @@
 use deadpool_redis::redis;
 
 use super::link::Lane;
-use super::moves::{Move, Sight, Source, Target, elsewhere, end_waiting};
-use super::record::Stored;
+use super::moves::{Move, Sight, Source, Target, attempt, elsewhere, end_waiting};
+use super::record::{Stored, Story};
 use super::scripts::{Args, Script};
 use super::sweep::make_available;
 use super::value::{Values, set, strange};
@@ -12,8 +12,10 @@ use super::{RedisStore, prefix};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::State;
+use crate::job::record::Attempt;
 use crate::job::state::{Event, next};
 use crate::names::Tier;
+use crate::store::digest::COMPLETED;
 use crate::store::{Acted, Action, Actor, StoreError};
 
 /// A job that others get in the way of so often is given up.
@@ -24,6 +26,15 @@ enum Step {
     Answer(Acted),
     Move(Box<Move>, Acted),
     Ask,
+}
+
+/// Where a job that nobody holds is.
+fn waiting(job: &Stored, state: State, story: &Story) -> Source {
+    if state == State::Available { Source::Available } else { elsewhere(job.sid, story) }
+}
+
+fn moved(one: Option<Move>, to: State) -> Step {
+    one.map_or(Step::Answer(Acted::NotFound), |one| Step::Move(Box::new(one), Acted::Done(to)))
 }
 
 impl RedisStore {
@@ -40,7 +51,7 @@ impl RedisStore {
             let mut seen = std::collections::HashSet::new();
             let (round, later): (Vec<usize>, Vec<usize>) =
                 todo.into_iter().partition(|at| ids.get(*at).is_some_and(|id| seen.insert(*id)));
-            self.act_round(tier, ids, round, action, &mut answers).await?;
+            self.act_round(tier, ids, round, (action, by), &mut answers).await?;
             todo = later;
         }
         let answers: Vec<Acted> = answers
@@ -48,11 +59,9 @@ impl RedisStore {
             .map(|answer| answer.ok_or_else(|| strange("change jobs", self.link.place())))
             .collect::<Result<_, _>>()?;
         let done = answers.iter().filter(|answer| matches!(answer, Acted::Done(_) | Acted::Asked)).count();
-        if done > 0 {
-            let name = match action {
-                Action::Retry => "jobs.retried",
-                Action::Cancel => "jobs.cancelled",
-            };
+        if done > 0
+            && let Some(name) = action.entry()
+        {
             let detail = serde_json::json!({ "jobs": done, "first": ids.first() }).to_string();
             self.append_entry(tier, name, by, &detail).await?;
         }
@@ -64,7 +73,7 @@ impl RedisStore {
         tier: &Tier,
         ids: &[JobId],
         mut round: Vec<usize>,
-        action: Action,
+        (action, by): (Action, &Actor),
         answers: &mut [Option<Acted>],
     ) -> Result<(), StoreError> {
         for _ in 0..TRIES {
@@ -75,7 +84,7 @@ impl RedisStore {
             let looked = self.look(tier, None, &asked).await?;
             let (mut moves, mut moving, mut wishes) = (Vec::new(), Vec::new(), Vec::new());
             for (at, sight) in std::mem::take(&mut round).into_iter().zip(&looked.sights) {
-                match self.step(tier, sight, action, looked.now).await? {
+                match self.step(tier, sight, (action, by), looked.now).await? {
                     Step::Answer(answer) => set(answers, at, answer),
                     Step::Move(one, answer) => {
                         moves.push(*one);
@@ -86,6 +95,9 @@ impl RedisStore {
             }
             for ((at, answer), done) in moving.into_iter().zip(self.commit(tier, moves).await?) {
                 if done { set(answers, at, answer) } else { round.push(at) }
+            }
+            if matches!(action, Action::RanInline { .. }) {
+                self.keep_within_bounds(tier, &looked.sights).await?;
             }
             if !wishes.is_empty() {
                 let mut args = Args::new();
@@ -104,7 +116,7 @@ impl RedisStore {
         &self,
         tier: &Tier,
         sight: &Sight,
-        action: Action,
+        (action, by): (Action, &Actor),
         now: Timestamp,
     ) -> Result<Step, StoreError> {
         let (Some(job), Some(state)) = (sight.job(), sight.state()) else {
@@ -118,14 +130,57 @@ impl RedisStore {
             Action::Cancel => {
                 let Ok(to) = next(state, Event::Cancel) else { return refused };
                 let mut story = job.story();
-                let source =
-                    if state == State::Available { Source::Available } else { elsewhere(job.sid, &story) };
+                let source = waiting(job, state, &story);
                 end_waiting(&mut story, to, now);
-                let one = Move::new(sight, &story, source, Target::Final, state, None, now);
-                Ok(one
-                    .map_or(Step::Answer(Acted::NotFound), |one| Step::Move(Box::new(one), Acted::Done(to))))
+                Ok(moved(Move::new(sight, &story, source, Target::Final, state, None, now), to))
+            }
+            Action::RanInline { .. } if state == State::Completed => {
+                Ok(Step::Answer(Acted::Unchanged(state)))
+            }
+            // Nobody but its worker can run a canary.
+            Action::RanInline { .. } if job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) => {
+                refused
+            }
+            Action::RanInline { ran } => {
+                let Ok(to) = next(state, Event::RanInline) else { return refused };
+                let mut story = job.story();
+                let source = waiting(job, state, &story);
+                story.tell(Attempt { ran: Some(ran), ..attempt(now, "inline", None) });
+                make_available(&mut story); // a completed job's record says no more: its line in `completed` does
+                let target = Target::Completed { ran, keyed: job.is_keyed() };
+                Ok(moved(Move::new(sight, &story, source, target, state, Some(COMPLETED), now), to))
+            }
+            Action::HandOver { .. } if state != State::Scheduled => Ok(Step::Answer(Acted::Unchanged(state))),
+            Action::HandOver { after } => {
+                let mut story = job.story();
+                let (source, due) = (elsewhere(job.sid, &story), now.plus(after));
+                story.tell(attempt(now, "inline", by.reason.clone()));
+                story.run_at = Some(due.ms());
+                let (to, target) = if after.is_zero() {
+                    make_available(&mut story);
+                    (State::Available, Target::Tail)
+                } else {
+                    (State::Scheduled, Target::Due(due))
+                };
+                Ok(moved(Move::new(sight, &story, source, target, state, None, now), to))
             }
         }
+    }
+
+    /// A script trims one completed job for each that comes, but leaves those with keys to the client.
+    async fn keep_within_bounds(&self, tier: &Tier, sights: &[Sight]) -> Result<(), StoreError> {
+        let mut queues = std::collections::BTreeSet::new();
+        for job in sights.iter().filter_map(Sight::job) {
+            queues.insert(self.stream(tier, job.sid).await?.0);
+        }
+        for queue in queues {
+            for _ in 0..sights.len() {
+                if self.trim_keyed(tier, &queue, true).await? == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn retry(
@@ -140,6 +195,9 @@ impl RedisStore {
             return Ok(Step::Answer(Acted::Unchanged(state)));
         }
         if next(state, Event::RunNow).is_err() {
+            return Ok(Step::Answer(Acted::Refused(state)));
+        }
+        if state.is_final() && job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) {
             return Ok(Step::Answer(Acted::Refused(state)));
         }
         let mut story = job.story();

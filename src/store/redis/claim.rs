@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::ids::{JobId, Nonce};
 use crate::job::State;
 use crate::names::Tier;
-use crate::store::{Actor, Batch, Claim, ClaimAsk, Claimed, ErrorKind, MAX_BATCH, StoreError};
+use crate::store::{self, Actor, Batch, Claim, ClaimAsk, Claimed, ErrorKind, MAX_BATCH, StoreError};
 
 impl RedisStore {
     pub(super) async fn claim_jobs(&self, ask: &ClaimAsk) -> Result<Claim, StoreError> {
@@ -26,7 +26,8 @@ impl RedisStore {
                 0 => return self.batch(ask, values).await.map_err(StoreError::after_a_part),
                 1 => {
                     let now = values.time()?;
-                    return Ok(Claim::NotActive { current: self.activation_from(&values.bytes()?)?, now });
+                    let current = self.activation_from(&values.bytes()?)?;
+                    return Ok(Claim::NotActive { current, now, canaries: values.int()? == 1 });
                 }
                 2 => return Ok(Claim::Superseded),
                 3 => {
@@ -59,7 +60,8 @@ impl RedisStore {
             .arg(*ask.nonce.as_bytes())
             .number(u8::from(ask.suspects))
             .number(fastrand::u32(1..1_000_000))
-            .arg(queues);
+            .arg(queues)
+            .number(u8::from(ask.lane == store::Lane::Canaries));
         let answer = self.link.script(Script::Claim, &prefix(&ask.tier), Lane::Work, args).await?;
         Values::of(answer, "claim", self.link.place())
     }
@@ -88,7 +90,7 @@ impl RedisStore {
     async fn batch(&self, ask: &ClaimAsk, mut values: Values) -> Result<Claim, StoreError> {
         let now = values.time()?;
         let generation = u64::try_from(values.int()?).unwrap_or_default();
-        let (suspect, mut more) = (values.int()? == 1, values.int()? == 1);
+        let (suspect, mut more, canaries) = (values.int()? == 1, values.int()? == 1, values.int()? == 1);
         if let Some(identity) = values.bytes()?.filter(|identity| !identity.is_empty()) {
             self.streams.heard(&ask.tier, &identity);
         }
@@ -109,7 +111,14 @@ impl RedisStore {
         }
         let until = now.plus(ask.lease);
         let suspect = suspect && !jobs.is_empty();
-        Ok(Claim::Active(Batch { generation, nonce: ask.nonce, now, until, jobs, suspect, more }))
+        let mut batch = Batch { generation, nonce: ask.nonce, now, until, jobs, suspect, more, canaries };
+        Ok(match ask.lane {
+            store::Lane::Jobs => Claim::Active(batch),
+            store::Lane::Canaries => {
+                batch.canaries = more;
+                Claim::Canaries(batch)
+            }
+        })
     }
 
     async fn claimed(&self, tier: &Tier, id: JobId, job: Stored) -> Result<Claimed, StoreError> {

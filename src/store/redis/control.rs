@@ -10,7 +10,7 @@ use super::record::{read_entry, read_presence, read_versioned};
 use super::scripts::{Args, Script};
 use super::value::{Values, damaged, int, strange};
 use super::{RedisStore, prefix};
-use crate::activation::{Activation, Mode, WorkerState};
+use crate::activation::{Activation, Mode};
 use crate::clock::Timestamp;
 use crate::ids::Nonce;
 use crate::names::Tier;
@@ -30,9 +30,20 @@ struct Line {
 }
 
 impl RedisStore {
-    fn json<T: Serialize>(&self, op: &'static str, value: &T) -> Result<String, StoreError> {
+    pub(super) fn json<T: Serialize>(&self, op: &'static str, value: &T) -> Result<String, StoreError> {
         serde_json::to_string(value)
             .map_err(|error| self.link.error(op, ErrorKind::Refused, format!("not JSON: {error}")))
+    }
+
+    /// A line of the ledger.
+    pub(super) fn line(
+        &self,
+        op: &'static str,
+        event: &str,
+        by: &Actor,
+        detail: &str,
+    ) -> Result<String, StoreError> {
+        self.json(op, &Line { event: event.to_owned(), by: by.clone(), detail: detail.to_owned() })
     }
 
     /// The activation of a tier. A body that cannot be read is damage, not "none".
@@ -78,6 +89,26 @@ impl RedisStore {
         self.install(tier, current.as_ref(), &to, by, "activation.flipped").await
     }
 
+    /// Lets a provisional activation stand. Between the look and the step that writes, another one may let it stand too;
+    /// then the ledger has both.
+    pub(super) async fn commit_tier(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
+        match self.read_activation(tier).await? {
+            Some(current) if current.generation == generation => {
+                if current.mode == Mode::Committed {
+                    return Ok(Flipped::Now(current));
+                }
+                let to = current.committed();
+                self.install(tier, Some(&current), &to, by, "activation.committed").await
+            }
+            other => Ok(Flipped::Raced(other)),
+        }
+    }
+
     /// Installs an activation if the generation is still that of `from`, and records it.
     pub(super) async fn install(
         &self,
@@ -89,7 +120,7 @@ impl RedisStore {
     ) -> Result<Flipped, StoreError> {
         let op = Script::Flip.op();
         let detail = serde_json::json!({ "from": from, "to": to }).to_string();
-        let line = Line { event: event.to_owned(), by: by.clone(), detail };
+        let line = self.line(op, event, by, &detail)?;
         let args = Args::new()
             .arg(from.map_or(String::new(), |from| from.generation.to_string()))
             .arg(self.json(op, to)?)
@@ -97,7 +128,7 @@ impl RedisStore {
             .number(to.generation)
             .arg(to.confirm_by.map_or(String::new(), |at| at.ms().to_string()))
             .arg(to.fallback.as_ref().map_or("", |release| release.as_str()))
-            .arg(self.json(op, &line)?);
+            .arg(line);
         let answer = self.link.script(Script::Flip, &prefix(tier), Lane::Rest, args).await?;
         let mut values = Values::of(answer, op, self.link.place())?;
         if values.int()? == 1 {
@@ -114,8 +145,7 @@ impl RedisStore {
         detail: &str,
     ) -> Result<u64, StoreError> {
         let op = Script::Append.op();
-        let line = Line { event: event.to_owned(), by: by.clone(), detail: detail.to_owned() };
-        let args = Args::new().arg(self.json(op, &line)?);
+        let args = Args::new().arg(self.line(op, event, by, detail)?);
         let answer = self.link.script(Script::Append, &prefix(tier), Lane::Rest, args).await?;
         int(&answer).and_then(|seq| u64::try_from(seq).ok()).ok_or_else(|| strange(op, self.link.place()))
     }
@@ -201,18 +231,21 @@ impl RedisStore {
         let args = Args::new()
             .arg(presence.worker.as_str())
             .arg(*presence.incarnation.as_bytes())
-            .arg(presence.state.as_str())
+            .arg(if presence.joining { "joining" } else { presence.state.as_str() })
             .arg(self.json(op, presence)?);
         let answer = self.link.script(Script::Beat, &prefix(tier), Lane::Beat, args).await?;
         let mut values = Values::of(answer, op, self.link.place())?;
         match values.int()? {
             2 => Ok(Beat::Superseded),
             known => {
-                let now = values.time()?;
-                if known == 1 && presence.state == WorkerState::Starting {
+                let (now, control) = (values.time()?, u64::try_from(values.int()?).unwrap_or_default());
+                if values.left() > 0 {
+                    self.server.told_policy(values.text()?);
+                }
+                if known == 1 && presence.joining {
                     self.take_over(tier, presence).await?;
                 }
-                Ok(Beat::Ok { now })
+                Ok(Beat::Ok { now, control })
             }
         }
     }
@@ -254,7 +287,7 @@ impl RedisStore {
     }
 
     /// The store's time.
-    async fn now(&self, op: &'static str) -> Result<Timestamp, StoreError> {
+    pub(super) async fn now(&self, op: &'static str) -> Result<Timestamp, StoreError> {
         let answer = self.link.command(op, Lane::Rest, &redis::cmd("TIME")).await?;
         let mut values = Values::of(answer, op, self.link.place())?;
         let (secs, micros) = (values.int()?, values.int()?);

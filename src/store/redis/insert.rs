@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::new::Expiry;
 use crate::job::{NewJob, State, Unique, When};
-use crate::names::Tier;
+use crate::names::{Tier, WorkerName};
 use crate::store::digest::{INSERTED, content_digest};
 use crate::store::{Durability, ErrorKind, Insert, StoreError};
 
@@ -351,7 +351,10 @@ fn held_by(sight: &Sight, unique: &Unique, now: Timestamp) -> Option<Insert> {
 }
 
 fn part(job: &NewJob) -> String {
-    format!("{}:{}", job.queue, job.priority)
+    match &job.extras.canary {
+        None => format!("{}:{}", job.queue, job.priority),
+        Some(worker) => format!("~{worker}:0"),
+    }
 }
 
 /// Jobs of one part that follow each other.
@@ -362,14 +365,17 @@ struct Run {
     count: usize,
     /// Their stream, or 65535 for several.
     sid: u16,
-    of: (crate::names::Queue, i8),
+    of: (crate::names::Queue, i8, Option<WorkerName>),
 }
 
 impl Run {
     fn extend(runs: &mut Vec<Self>, job: &NewJob, n: usize, sid: u16) {
         match runs.last_mut() {
             Some(last)
-                if last.first + last.count == n && last.of.1 == job.priority && last.of.0 == job.queue =>
+                if last.first + last.count == n
+                    && last.of.1 == job.priority
+                    && last.of.0 == job.queue
+                    && last.of.2 == job.extras.canary =>
             {
                 last.count += 1;
                 if last.sid != sid {
@@ -382,7 +388,7 @@ impl Run {
                 first: n,
                 count: 1,
                 sid,
-                of: (job.queue.clone(), job.priority),
+                of: (job.queue.clone(), job.priority, job.extras.canary.clone()),
             }),
         }
     }

@@ -10,6 +10,7 @@
 //! | `ready:QUEUE:PRIORITY` | list of runs: place, count, stream, and ids unless the log has them |
 //! | `back:…`, `suspects:…` | sorted sets beside it: what was handed back, and suspects; by place |
 //! | `waiting`, `suspected` | which of those have work, by priority |
+//! | `back:~WORKER:0`, `canaries` | sorted sets: a worker's canary jobs, by place; those that have ended, by when |
 //! | `gaps` | sorted set: places in ready lists whose job was called off |
 //! | `leases`, `until` | hash: nonce → who holds which ids; and when it ends |
 //! | `due`, `expiry`, `final` | sorted sets: by when they run, are too late, ended |
@@ -19,7 +20,8 @@
 //! | `cancel` | running jobs that somebody wants cancelled |
 //! | `c`, `streams`, `queue`, `kind` | counters by stream and state; streams (queue and kind), their numbers, and back |
 //! | `activation`, `ledger`, `workers`, `seen`, `records:SPACE`, `keys:SPACE` | the control plane |
-//! | `meta`, `seq`, `turns`, `versions` | sweeps and the store's identity; sequences |
+//! | `paused`, `pauses` | sorted set: paused queues by when that lapses; hash: since when and by whom |
+//! | `meta`, `seq`, `turns`, `versions` | sweeps, the store's identity, the revision of controls; sequences |
 //!
 //! `link` reaches the server (`greeting`: who is it?), `scripts`, `value` and `errors` talk to it, `server` judges its settings, `moves` commits decisions.
 
@@ -31,6 +33,7 @@ mod greeting;
 mod insert;
 mod link;
 mod moves;
+mod pause;
 mod read;
 mod record;
 mod scripts;
@@ -53,15 +56,15 @@ use self::streams::Streams;
 use self::wake::Wakes;
 use super::{
     About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Insert,
-    LedgerEntry, MAX_BATCH, Page, PageAsk, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space,
-    Store, StoreError, SweepAsk, Swept, Wake,
+    LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle,
+    Settled, Space, Store, StoreError, SweepAsk, Swept, Wake, meaning,
 };
 use crate::activation::Activation;
 use crate::clock::Timestamp;
 use crate::ids::{JobId, Nonce};
 use crate::job::{JobRecord, NewJob};
 use crate::location::RedisUrl;
-use crate::names::Tier;
+use crate::names::{Queue, Tier};
 
 /// How a server is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,6 +116,10 @@ impl RedisStore {
         ))
     }
 
+    fn refuse(&self, op: &'static str, why: Option<impl fmt::Display>) -> Result<(), StoreError> {
+        why.map_or(Ok(()), |why| Err(self.link.error(op, ErrorKind::Refused, why)))
+    }
+
     /// What changed again and again while it was decided upon.
     fn contended(&self, op: &'static str) -> StoreError {
         self.link
@@ -129,6 +136,7 @@ impl Store for RedisStore {
 
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
         self.bounded("insert", jobs.len())?;
+        self.refuse("insert", jobs.iter().find_map(meaning::stray))?;
         // What it promises, and whether it keeps anything at all, may have changed since it was opened.
         self.server.judge_now_and_then(&self.link, "insert").await?;
         self.insert_jobs(tier, &jobs).await
@@ -200,6 +208,10 @@ impl Store for RedisStore {
         self.flip_tier(tier, expect, &next, by).await
     }
 
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+        self.commit_tier(tier, generation, by).await
+    }
+
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         Ok(self.read_records(tier, space, None, 1, Some(key)).await?.pop())
     }
@@ -224,6 +236,21 @@ impl Store for RedisStore {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         self.read_records(tier, space, after, limit.min(MAX_BATCH), None).await
+    }
+
+    async fn pause(
+        &self,
+        tier: &Tier,
+        queue: &Queue,
+        pause: Option<Pause>,
+        by: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        self.refuse("pause a queue", meaning::unpausable(queue, pause))?;
+        self.pause_queue(tier, queue, pause, by).await
+    }
+
+    async fn pauses(&self, tier: &Tier) -> Result<Vec<Paused>, StoreError> {
+        self.read_pauses(tier).await
     }
 
     async fn append(&self, tier: &Tier, event: &str, by: &Actor, detail: &str) -> Result<u64, StoreError> {

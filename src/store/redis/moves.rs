@@ -1,6 +1,8 @@
 //! Looking at jobs, deciding what becomes of them, and committing that: each move only if its job is still where and what was
 //! seen. A job that is held by a lease can be moved by nobody else, and a record that changed has another revision.
 
+use std::time::Duration;
+
 use deadpool_redis::redis::Value;
 use serde_json::json;
 
@@ -75,6 +77,11 @@ pub(super) enum Source {
 pub(super) enum Target {
     Due(Timestamp),
     Final,
+    /// Done outside of any worker; how long it ran, and whether keys are to be remembered. Its record says available.
+    Completed {
+        ran: Duration,
+        keyed: bool,
+    },
     /// With the key under which it can be un-parked by itself.
     Parked(Option<String>),
     Tail,
@@ -110,11 +117,15 @@ impl Move {
         now: Timestamp,
     ) -> Option<Self> {
         let job = sight.job()?;
-        let to = story.state.unwrap_or(State::Available);
+        let to = match target {
+            Target::Completed { .. } => State::Completed,
+            _ => story.state.unwrap_or(State::Available),
+        };
         let place = matches!(target, Target::Tail);
         let target = match target {
             Target::Due(at) => ("D", at.ms().to_string()),
             Target::Final => ("E", now.ms().to_string()),
+            Target::Completed { ran, keyed } => ("C", format!("{}:{}", ran.as_micros(), u8::from(keyed))),
             Target::Parked(key) => ("P", key.unwrap_or_default()),
             Target::Tail => ("T", String::new()),
             Target::Back => ("B", String::new()),

@@ -170,6 +170,9 @@ impl RedisStore {
                 continue;
             };
             let (queue, kind) = self.stream(tier, sid).await?;
+            if queue.is_canaries() {
+                continue;
+            }
             let entry = queues.entry(queue.clone()).or_insert_with(|| empty(queue));
             add(entry, kind, code, n.unsigned_abs());
         }
@@ -189,7 +192,7 @@ impl RedisStore {
 }
 
 /// Every value of an answer, as bytes.
-fn flat(value: redis::Value) -> Vec<Vec<u8>> {
+pub(super) fn flat(value: redis::Value) -> Vec<Vec<u8>> {
     match value {
         redis::Value::Array(values) => values.into_iter().flat_map(flat).collect(),
         redis::Value::Map(pairs) => {

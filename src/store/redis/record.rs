@@ -449,6 +449,13 @@ pub(super) fn read_versioned(bytes: &[u8]) -> Result<(u64, Timestamp, String), D
     Ok((version, at, String::from_utf8(from.0.to_vec()).map_err(|_| Damaged("a value is no text"))?))
 }
 
+/// A pause: since when, until when (0: for good), and by whom as JSON.
+pub(super) fn read_pause(bytes: &[u8]) -> Result<(Timestamp, Option<Timestamp>, &[u8]), Damaged> {
+    let mut from = Reader(bytes);
+    let (at, until) = (from.time()?, from.time()?);
+    Ok((at, Some(until).filter(|until| until.ms() > 0), from.0))
+}
+
 /// A line of the ledger: when, and the rest as JSON.
 pub(super) fn read_entry(bytes: &[u8]) -> Result<(Timestamp, &[u8]), Damaged> {
     let mut from = Reader(bytes);

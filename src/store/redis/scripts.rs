@@ -52,6 +52,7 @@ scripts! {
     Flip "flip" ALLOW_OOM "flip";
     Append "append" ALLOW_OOM "append to the ledger";
     Put "put" ALLOW_OOM "write a record";
+    Pause "pause" ALLOW_OOM "pause a queue";
     Records "records" NO_WRITES "read records";
     Beat "beat" ALLOW_OOM "beat";
     Probe "probe" ALLOW_OOM "probe";

@@ -13,8 +13,10 @@ use crate::store::{About, Durability, ErrorKind, StoreError};
 
 /// Older servers lack what the scripts need (`#!lua` flags).
 const LEAST: (u32, u32) = (7, 0);
-/// How often the settings are read again: an idle worker, which sweeps every five seconds, does it every ten.
+/// How often the settings are read again…
 const EVERY: Duration = Duration::from_secs(6);
+/// …by a process whose workers beat: every beat brings the one setting that can lose jobs that are stored already.
+const EVERY_WITH_BEATS: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Server {
@@ -28,6 +30,8 @@ struct Known {
     /// Why nobody may work on it.
     unsafe_because: Option<(String, String)>,
     read_at: Option<Instant>,
+    /// When a beat last told the policy.
+    told_at: Option<Instant>,
 }
 
 /// What the server says of itself.
@@ -123,7 +127,7 @@ impl Facts {
 
 impl Server {
     pub(super) fn new(options: Options) -> Self {
-        let known = Known { facts: Facts::default(), unsafe_because: None, read_at: None };
+        let known = Known { facts: Facts::default(), unsafe_because: None, read_at: None, told_at: None };
         Self { options, known: Mutex::new(known) }
     }
 
@@ -152,17 +156,32 @@ impl Server {
         About { engine: "redis", location: place.to_owned(), detail, durability }
     }
 
-    /// Reads the settings and judges them.
+    /// Reads everything and judges it.
     pub(super) async fn judge(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
         let facts = read(link, op).await?;
+        self.judge_facts(link, op, facts)
+    }
+
+    /// Reads again what may have changed. A server that became a replica says so to every write; how many replicas it has is
+    /// asked only if somebody wants to know.
+    async fn judge_again(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
+        let known = self.known().facts.clone();
+        let asks_for_replicas = matches!(self.options.durability, Some(Durability::Replica(_)));
+        if known.appendfsync.is_none() || asks_for_replicas {
+            return self.judge(link, op).await;
+        }
+        match settings(link, op, known).await? {
+            Some(facts) => self.judge_facts(link, op, facts),
+            None => self.judge(link, op).await,
+        }
+    }
+
+    fn judge_facts(&self, link: &Link, op: &'static str, facts: Facts) -> Result<(), StoreError> {
         let risk = facts.risk(self.options);
         let mut known = self.known();
         known.facts = facts;
         known.read_at = Some(instant());
-        known.unsafe_because = risk
-            .as_ref()
-            .filter(|(kind, ..)| *kind == ErrorKind::Unsafe)
-            .map(|(_, why, hint)| (why.clone(), hint.clone()));
+        known.unsafe_because = danger(risk.as_ref());
         drop(known);
         match risk {
             None => Ok(()),
@@ -170,11 +189,24 @@ impl Server {
         }
     }
 
+    /// A beat told the policy; nothing, when it may not be asked.
+    pub(super) fn told_policy(&self, policy: Option<String>) {
+        let Some(policy) = policy.filter(|policy| !policy.is_empty()) else { return };
+        let mut known = self.known();
+        known.told_at = Some(instant());
+        if known.facts.policy.as_ref() != Some(&policy) {
+            known.facts.policy = Some(policy);
+            known.unsafe_because = danger(known.facts.risk(self.options).as_ref());
+        }
+    }
+
     /// The same, unless it was done a moment ago.
     pub(super) async fn judge_now_and_then(&self, link: &Link, op: &'static str) -> Result<(), StoreError> {
         let due = {
             let mut known = self.known();
-            let due = known.read_at.is_none_or(|at| at.elapsed() >= EVERY);
+            let told = known.told_at.is_some_and(|at| at.elapsed() < EVERY);
+            let every = if told { EVERY_WITH_BEATS } else { EVERY };
+            let due = known.read_at.is_none_or(|at| at.elapsed() >= every);
             if due {
                 known.read_at = Some(instant()); // one of many callers reads
             }
@@ -184,7 +216,7 @@ impl Server {
             return self.must_be_safe(link.place());
         }
         // Whatever becomes of this question, nothing was changed by it.
-        self.judge(link, op).await.map_err(|error| match error.kind {
+        self.judge_again(link, op).await.map_err(|error| match error.kind {
             ErrorKind::Timeout => StoreError { kind: ErrorKind::Unavailable, ..error },
             _ => error,
         })
@@ -201,6 +233,13 @@ impl Server {
     }
 }
 
+/// What of a risk forbids to work there: why, and the way out.
+fn danger(risk: Option<&(ErrorKind, String, String)>) -> Option<(String, String)> {
+    let (_, why, hint) = risk.filter(|(kind, ..)| *kind == ErrorKind::Unsafe)?;
+    Some((why.clone(), hint.clone()))
+}
+
+/// Everything, in two calls. Managed servers do not allow CONFIG: then the fsync policy is unknown, and counts as the worse one.
 async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
     let info = link.command(op, Lane::Beat, &redis::cmd("INFO")).await?;
     let text = match info {
@@ -215,7 +254,7 @@ async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
             .trim()
             .to_owned()
     };
-    let mut facts = Facts {
+    let facts = Facts {
         version: field("redis_version"),
         valkey: field("server_name") == "valkey",
         role: field("role"),
@@ -225,20 +264,36 @@ async fn read(link: &Link, op: &'static str) -> Result<Facts, StoreError> {
         policy: Some(field("maxmemory_policy")).filter(|policy| !policy.is_empty()),
         appendfsync: None,
     };
-    // Managed servers do not allow CONFIG. Then the fsync policy is unknown, and counts as the worse one.
+    Ok(settings(link, op, facts.clone()).await?.unwrap_or(facts))
+}
+
+/// The facts with those settings that may change while it runs, in one call; `None` where CONFIG is not allowed.
+async fn settings(link: &Link, op: &'static str, known: Facts) -> Result<Option<Facts>, StoreError> {
     let mut ask = redis::cmd("CONFIG");
-    ask.arg("GET").arg("appendfsync");
-    match link.command(op, Lane::Beat, &ask).await {
-        Ok(redis::Value::Array(values)) => {
-            if let Some(redis::Value::BulkString(fsync)) = values.into_iter().nth(1) {
-                facts.appendfsync = String::from_utf8(fsync).ok();
-            }
-        }
-        Ok(_) => {}
+    ask.arg("GET").arg(&["appendfsync", "appendonly", "maxmemory-policy"]);
+    let values = match link.command(op, Lane::Beat, &ask).await {
+        Ok(redis::Value::Array(values)) => values,
+        Ok(_) => return Ok(None),
         Err(error) if error.is_transient() => return Err(error),
-        Err(error) => tracing::debug!(%error, "the fsync policy of Redis is not known"),
-    }
-    Ok(facts)
+        Err(error) => {
+            tracing::debug!(%error, "the fsync policy of Redis is not known");
+            return Ok(None);
+        }
+    };
+    let texts: Vec<String> =
+        values.iter().filter_map(|value| redis::from_redis_value_ref(value).ok()).collect();
+    let setting = |name: &str| {
+        texts.chunks_exact(2).find_map(|pair| match pair {
+            [key, value] if key == name => Some(value.clone()),
+            _ => None,
+        })
+    };
+    Ok(Some(Facts {
+        appendfsync: setting("appendfsync"),
+        appendonly: setting("appendonly").map_or(known.appendonly, |value| value == "yes"),
+        policy: setting("maxmemory-policy").or(known.policy.clone()),
+        ..known
+    }))
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ impl RedisStore {
                 }
             }
             while values.left() > 0 {
-                if let Some(queue) = values.text()?.and_then(|name| Queue::new(&name).ok()) {
+                if let Some(queue) = values.text()?.and_then(|name| Queue::stored(&name).ok()) {
                     self.trim_keyed(tier, &queue, true).await?;
                 }
             }

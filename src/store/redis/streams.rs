@@ -139,7 +139,7 @@ impl RedisStore {
         while values.left() > 1 {
             let (name, sid) = (values.text()?.unwrap_or_default(), values.int()?);
             let (Some((queue, kind)), Ok(sid)) = (name.split_once(' '), u16::try_from(sid)) else { continue };
-            if let (Ok(queue), Ok(kind)) = (Queue::new(queue), Kind::new(kind)) {
+            if let (Ok(queue), Ok(kind)) = (Queue::stored(queue), Kind::new(kind)) {
                 found.push((sid, (queue, kind)));
             }
         }

@@ -17,7 +17,10 @@ use crate::job::record::Attempt;
 use crate::names::{Queue, Tier};
 use crate::store::digest::COMPLETED;
 use crate::store::meaning::{charged, lost, quarantined};
-use crate::store::{KEEP_COMPLETED, KEEP_DEAD, MAX_BATCH, MAX_CRASHES, StoreError, SweepAsk, Swept};
+use crate::store::{
+    KEEP_CANARIES, KEEP_CANARIES_PER_TIER, KEEP_COMPLETED, KEEP_DEAD, MAX_BATCH, MAX_CRASHES, StoreError,
+    SweepAsk, Swept,
+};
 
 /// Presence of workers that are gone is kept this long.
 const KEEP_PRESENCE: Duration = Duration::from_secs(24 * 3600);
@@ -30,6 +33,14 @@ struct Fleet {
     others: bool,
 }
 
+/// What becomes of a job whose worker was lost.
+enum Fate {
+    Back,
+    Dead,
+    Expired,
+    Cancelled,
+}
+
 impl RedisStore {
     pub(super) async fn sweep_tier(&self, ask: &SweepAsk) -> Result<Swept, StoreError> {
         let tier = &ask.tier;
@@ -39,6 +50,8 @@ impl RedisStore {
             .number(KEEP_COMPLETED.as_millis())
             .number(KEEP_DEAD.as_millis())
             .number(KEEP_PRESENCE.as_millis())
+            .number(KEEP_CANARIES.as_millis())
+            .number(KEEP_CANARIES_PER_TIER)
             .arg(ask.capability.as_str());
         ask.kinds.iter().for_each(|kind| args.push(kind.as_str()));
         let answer = self.link.script(Script::Sweep, &prefix(tier), Lane::Rest, args).await?;
@@ -72,7 +85,7 @@ impl RedisStore {
             swept.trimmed += self.forget_final(tier, &ids(&last)).await?;
         }
         for queue in trims {
-            let queue = std::str::from_utf8(&queue).ok().and_then(|name| Queue::new(name).ok());
+            let queue = std::str::from_utf8(&queue).ok().and_then(|name| Queue::stored(name).ok());
             if let Some(queue) = queue {
                 swept.trimmed += self.trim_keyed(tier, &queue, false).await?;
             }
@@ -199,7 +212,8 @@ impl RedisStore {
     }
 
     /// Gives back what a lost worker held. Which of its jobs killed it is not known, so all become suspects, and none is
-    /// charged: a suspect is handed out alone, and is charged if it dies again.
+    /// charged: a suspect is handed out alone, and is charged if it dies again. A canary ends with its worker, whom alone it was to
+    /// prove.
     pub(super) async fn rescue(
         &self,
         tier: &Tier,
@@ -220,26 +234,33 @@ impl RedisStore {
                 ..attempt(now, "crashed", lost.clone())
             });
             let mut target = Target::Suspect;
-            let mut dead = false;
+            let mut fate = Fate::Back;
             if sight.wish {
                 end_waiting(&mut story, State::Cancelled, now);
-                target = Target::Final;
+                (target, fate) = (Target::Final, Fate::Cancelled);
+            } else if job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) {
+                end_waiting(&mut story, State::Expired, now);
+                (target, fate) = (Target::Final, Fate::Expired);
             } else if lease.suspect {
                 story.charged_at = Some(now.ms());
                 if charge(&mut story, &fleet) {
                     quarantine(&mut story, now);
-                    (target, dead) = (Target::Final, true);
+                    (target, fate) = (Target::Final, Fate::Dead);
                 }
             }
             let source = Source::Held(nonce, None);
             if let Some(one) = Move::new(sight, &story, source, target, State::Running, None, now) {
                 moves.push(one);
-                fates.push((dead, sight.wish));
+                fates.push(fate);
             }
         }
-        for (done, (dead, wish)) in self.commit(tier, moves).await?.into_iter().zip(fates) {
-            swept.quarantined += u64::from(done && dead);
-            swept.rescued += u64::from(done && !dead && !wish);
+        for (done, fate) in self.commit(tier, moves).await?.into_iter().zip(fates) {
+            match fate {
+                Fate::Back => swept.rescued += u64::from(done),
+                Fate::Dead => swept.quarantined += u64::from(done),
+                Fate::Expired => swept.expired += u64::from(done),
+                Fate::Cancelled => {}
+            }
         }
         Ok(())
     }
@@ -252,8 +273,15 @@ impl RedisStore {
         let mut answers = self.link.pipeline("rescue", Lane::Rest, &ask).await?.into_iter();
         let counters = super::read::pairs(answers.next());
         let code = format!(":{COMPLETED}");
-        let completed =
-            counters.iter().filter(|(field, _)| field.ends_with(&code)).map(|(_, n)| n.unsigned_abs()).sum();
+        let mut completed = 0;
+        for (field, n) in &counters {
+            let Some(sid) = field.strip_suffix(&code).and_then(|sid| sid.parse().ok()) else { continue };
+            // Canaries go to workers that may not claim: they tell nothing of those that may.
+            let queue = self.stream_if_known(tier, sid).await?.map(|(queue, _)| queue);
+            if !queue.is_some_and(|queue| queue.is_canaries()) {
+                completed += n.unsigned_abs();
+            }
+        }
         Ok(Fleet { completed, others: answers.next().as_ref().and_then(int).unwrap_or_default() > 0 })
     }
 }

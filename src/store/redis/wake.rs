@@ -16,7 +16,7 @@ use crate::names::Tier;
 use crate::store::{ErrorKind, StoreError, Wake};
 
 /// A subscription that is silent for so long is asked whether it lives.
-const SILENCE: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(3);
 /// Longest wait between attempts to subscribe again. A worker works again only when it is subscribed.
 const MOST: u64 = 1_000;

@@ -1,16 +1,23 @@
 //! What a person does to jobs.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension as _, params};
 
+use super::completed;
 use super::control;
 use super::insert;
+use super::lease::Held;
 use super::session::{Session, Step, tid};
-use super::settle::end_waiting;
+use super::settle::{end_waiting, history_with, micros, trim_over};
 use super::sweep::make_available;
+use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::State;
+use crate::job::record::Attempt;
 use crate::job::state::{Event, next};
 use crate::names::Tier;
+use crate::store::digest::COMPLETED;
 use crate::store::{Acted, Action, Actor};
 
 pub(super) fn bulk(
@@ -23,21 +30,19 @@ pub(super) fn bulk(
     let tid = tid(session, tier)?;
     let mut answers = Vec::with_capacity(ids.len());
     for id in ids {
-        answers.push(one(session, tid, *id, action)?);
+        answers.push(one(session, tid, *id, action, by)?);
     }
     let done = answers.iter().filter(|answer| matches!(answer, Acted::Done(_) | Acted::Asked)).count();
-    if done > 0 {
-        let (name, first) = match action {
-            Action::Retry => ("jobs.retried", ids.first()),
-            Action::Cancel => ("jobs.cancelled", ids.first()),
-        };
-        let detail = serde_json::json!({ "jobs": done, "first": first }).to_string();
+    if done > 0
+        && let Some(name) = action.entry()
+    {
+        let detail = serde_json::json!({ "jobs": done, "first": ids.first() }).to_string();
         control::append(session, tid, name, by, &detail)?;
     }
     Ok(answers)
 }
 
-fn one(session: &mut Session, tid: i64, id: JobId, action: Action) -> Step<Acted> {
+fn one(session: &mut Session, tid: i64, id: JobId, action: Action, by: &Actor) -> Step<Acted> {
     type Found = (i64, i64, i64, i64);
     let found: Option<Found> = session
         .conn
@@ -49,6 +54,8 @@ fn one(session: &mut Session, tid: i64, id: JobId, action: Action) -> Step<Acted
     let Some((seq, sid, pid, ord)) = found else { return Ok(Acted::NotFound) };
     let Some(state) = insert::state_of(session, seq)? else { return Ok(Acted::NotFound) };
     match action {
+        // A canary that ended has proved what it could: whoever wants another sends one.
+        Action::Retry if pid < 0 && state.is_final() => Ok(Acted::Refused(state)),
         Action::Retry => retry(session, tid, seq, sid, state),
         Action::Cancel if state == State::Running => {
             session
@@ -61,15 +68,70 @@ fn one(session: &mut Session, tid: i64, id: JobId, action: Action) -> Step<Acted
         Action::Cancel => match next(state, Event::Cancel) {
             Err(_) => Ok(Acted::Refused(state)),
             Ok(to) => {
-                session
-                    .conn
-                    .prepare_cached("DELETE FROM ready WHERE pid = ?1 AND ord = ?2")?
-                    .execute([pid, ord])?;
+                not_ready(session, pid, ord)?;
                 end_waiting(session, seq, sid, state, to)?;
                 Ok(Acted::Done(to))
             }
         },
+        Action::RanInline { .. } if state == State::Completed => Ok(Acted::Unchanged(state)),
+        // Nobody but its worker can run a canary.
+        Action::RanInline { .. } if pid < 0 => Ok(Acted::Refused(state)),
+        Action::RanInline { ran } => match next(state, Event::RanInline) {
+            Err(_) => Ok(Acted::Refused(state)),
+            Ok(to) => {
+                not_ready(session, pid, ord)?;
+                ran_inline(session, Held { seq, sid, plain: false }, state, ran)?;
+                Ok(Acted::Done(to))
+            }
+        },
+        Action::HandOver { .. } if state != State::Scheduled => Ok(Acted::Unchanged(state)),
+        Action::HandOver { after } => hand_over(session, Held { seq, sid, plain: false }, after, by),
     }
+}
+
+fn not_ready(session: &Session, pid: i64, ord: i64) -> Step<()> {
+    session.conn.prepare_cached("DELETE FROM ready WHERE pid = ?1 AND ord = ?2")?.execute([pid, ord])?;
+    Ok(())
+}
+
+/// What its caller did, as the story of the job tells it.
+fn inline(now: Timestamp, ran: Option<Duration>, error: Option<String>) -> Attempt {
+    Attempt { at: now, outcome: "inline".into(), error, ran, worker: None, release: None }
+}
+
+/// Completed as by a worker: counted, kept and trimmed in the same way.
+fn ran_inline(session: &mut Session, job: Held, from: State, ran: Duration) -> Step<()> {
+    let (now, begun) = (session.now, session.now.minus(ran));
+    let history = history_with(session, job.seq, inline(now, Some(ran), None))?;
+    session
+        .conn
+        .prepare_cached(
+            "UPDATE job SET state = 5, claimed_at = ?2, fin_at = ?3, ran_us = ?4, aid = NULL, history = ?5, park = NULL,
+             park_by = NULL WHERE seq = ?1",
+        )?
+        .execute(params![job.seq, begun.ms(), now.ms(), micros(ran), history])?;
+    session.moved(job.sid, Some(from), Some(State::Completed));
+    session.count(job.sid, COMPLETED, 1);
+    let Session { conn, names, .. } = session;
+    let qid = names.stream(conn, job.sid)?.qid;
+    session.keep(qid, 1);
+    completed::in_order(session, qid, [job].iter())?;
+    trim_over(session, qid, 1)
+}
+
+fn hand_over(session: &mut Session, job: Held, after: Duration, by: &Actor) -> Step<Acted> {
+    let due = session.now.plus(after);
+    let history = history_with(session, job.seq, inline(session.now, None, by.reason.clone()))?;
+    session
+        .conn
+        .prepare_cached("UPDATE job SET run_at = ?2, history = ?3 WHERE seq = ?1")?
+        .execute(params![job.seq, due.ms(), history])?;
+    if after.is_zero() {
+        make_available(session, job.seq, job.sid, State::Scheduled)?;
+        return Ok(Acted::Done(State::Available));
+    }
+    session.wake(); // sweepers may have to get up earlier
+    Ok(Acted::Done(State::Scheduled))
 }
 
 fn retry(session: &mut Session, tid: i64, seq: i64, sid: i64, state: State) -> Step<Acted> {

@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
+use crate::job::NewJob;
 use crate::names::{Kind, Queue, Release, Tier, WorkerName};
 
 #[derive(Debug)]
@@ -32,12 +33,13 @@ pub(super) struct Catalog {
     streams: HashMap<(i64, Kind), i64>,
     by_sid: HashMap<i64, Stream>,
     parts: HashMap<(i64, i8, bool), i64>,
+    lanes: HashMap<(i64, WorkerName), i64>,
     by_pid: HashMap<i64, Part>,
     actors: HashMap<(WorkerName, Release), i64>,
 }
 
 /// A name in the file that this version would not have written.
-fn bad_name(error: crate::names::BadName) -> rusqlite::Error {
+pub(super) fn bad_name(error: crate::names::BadName) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }
 
@@ -75,15 +77,9 @@ impl Catalog {
     }
 
     /// The stream and the part of a job.
-    pub(super) fn place(
-        &mut self,
-        conn: &Connection,
-        tid: i64,
-        queue: &Queue,
-        kind: &Kind,
-        priority: i8,
-    ) -> Result<(i64, i64)> {
-        let qid = self.queue(conn, tid, queue)?;
+    pub(super) fn place(&mut self, conn: &Connection, tid: i64, job: &NewJob) -> Result<(i64, i64)> {
+        let kind = &job.kind;
+        let qid = self.queue(conn, tid, &job.queue)?;
         let key = (qid, kind.clone());
         let sid = match self.streams.get(&key) {
             Some(sid) => *sid,
@@ -97,7 +93,45 @@ impl Catalog {
                 sid
             }
         };
-        Ok((sid, self.part(conn, qid, priority, false)?))
+        let pid = match &job.extras.canary {
+            None => self.part(conn, qid, job.priority, false)?,
+            Some(worker) => match self.lane(conn, tid, worker)? {
+                Some(pid) => pid,
+                None => self.open_lane(conn, tid, qid, worker)?,
+            },
+        };
+        Ok((sid, pid))
+    }
+
+    /// The part of a worker's canaries, if there ever was one.
+    pub(super) fn lane(&mut self, conn: &Connection, tid: i64, worker: &WorkerName) -> Result<Option<i64>> {
+        let key = (tid, worker.clone());
+        if let Some(pid) = self.lanes.get(&key) {
+            return Ok(Some(*pid));
+        }
+        let pid: Option<i64> = conn
+            .prepare_cached(
+                "SELECT p.pid FROM queue q JOIN part p ON p.qid = q.qid AND p.priority = 0 AND p.suspect = 0 AND p.fair = ?3
+                 WHERE q.tid = ?1 AND q.name = ?2",
+            )?
+            .query_row(params![tid, Queue::canaries().as_str(), worker.as_str()], |row| row.get(0))
+            .optional()?;
+        if let Some(pid) = pid {
+            self.lanes.insert(key, pid);
+        }
+        Ok(pid)
+    }
+
+    /// Its number is negative: claims of the tier's jobs begin behind it. (In a file where the first part is a lane, SQLite
+    /// gives the next part the number 0.)
+    fn open_lane(&mut self, conn: &Connection, tid: i64, qid: i64, worker: &WorkerName) -> Result<i64> {
+        let pid: i64 = conn
+            .prepare_cached(
+                "INSERT INTO part(pid, qid, priority, suspect, fair) VALUES((SELECT min(0, coalesce(min(pid), 0)) - 1 FROM part), ?1, 0, 0, ?2) RETURNING pid",
+            )?
+            .query_row(params![qid, worker.as_str()], |row| row.get(0))?;
+        self.lanes.insert((tid, worker.clone()), pid);
+        Ok(pid)
     }
 
     pub(super) fn part(&mut self, conn: &Connection, qid: i64, priority: i8, suspect: bool) -> Result<i64> {
@@ -130,7 +164,7 @@ impl Catalog {
             .query_row([sid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         Ok(vacant.insert(Stream {
             qid,
-            queue: Queue::new(&queue).map_err(bad_name)?,
+            queue: Queue::stored(&queue).map_err(bad_name)?,
             kind: Kind::new(&kind).map_err(bad_name)?,
         }))
     }
@@ -142,7 +176,7 @@ impl Catalog {
         let (tid, qid, queue, priority, suspect): (i64, i64, String, i8, bool) = conn
             .prepare_cached("SELECT q.tid, p.qid, q.name, p.priority, p.suspect FROM part p JOIN queue q ON q.qid = p.qid WHERE p.pid = ?1")?
             .query_row([pid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
-        let part = Part { tid, qid, queue: Queue::new(&queue).map_err(bad_name)?, priority, suspect };
+        let part = Part { tid, qid, queue: Queue::stored(&queue).map_err(bad_name)?, priority, suspect };
         self.by_pid.insert(pid, part.clone());
         Ok(part)
     }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::catalog::Part;
-use super::control;
 use super::lease::{Held, pack};
 use super::session::{Session, Step, streams, tid};
+use super::{canary, control, pause};
 use crate::activation::{Activation, Decision, decide};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::new::Extras;
 use crate::job::{Args, State};
-use crate::store::{Actor, Batch, Claim, ClaimAsk, Claimed, MAX_BATCH};
+use crate::store::{Actor, Batch, Claim, ClaimAsk, Claimed, Lane, MAX_BATCH};
 
 /// Of every ten jobs claimed, one place is kept for each lower priority that has work, so that none starves.
 const LOWER_SHARE: usize = 10;
@@ -26,13 +26,21 @@ pub(super) fn peek(session: &mut Session, ask: &ClaimAsk) -> Option<Claim> {
         return Some(Claim::Superseded);
     }
     let current = control::activation(session, tid).ok()?;
+    let canaries = canary::waiting(session, tid, &ask.worker).ok()?.is_some();
+    let nothing =
+        |waiting: bool| (ask.max == 0 || !waiting).then(|| Taken { more: waiting, ..Taken::default() });
+    if ask.lane == Lane::Canaries {
+        let generation = current.map_or(0, |current| current.generation);
+        return nothing(canaries)
+            .map(|taken| Claim::Canaries(batch(session, ask, generation, taken, canaries)));
+    }
     match current.as_ref().map(|current| decide(current, &ask.release, ask.generation, session.now)) {
-        None | Some(Decision::NotActive) => Some(Claim::NotActive { current, now: session.now }),
+        None | Some(Decision::NotActive) => Some(Claim::NotActive { current, now: session.now, canaries }),
         Some(Decision::Revert { .. }) => None,
         Some(Decision::Serve { generation }) => {
-            let waiting = !parts(session, tid, ask).ok()?.is_empty();
-            let nothing = ask.max == 0 || !waiting;
-            nothing.then(|| Claim::Active(batch(session, ask, generation, Vec::new(), false, waiting)))
+            let paused = pause::queues(session, tid).ok()?;
+            let waiting = !parts(session, tid, ask, &paused).ok()?.is_empty();
+            nothing(waiting).map(|taken| Claim::Active(batch(session, ask, generation, taken, canaries)))
         }
     }
 }
@@ -42,55 +50,73 @@ pub(super) fn claim(session: &mut Session, ask: &ClaimAsk) -> Step<Claim> {
     if superseded(session, tid, ask)? {
         return Ok(Claim::Superseded);
     }
-    let Some(current) = control::activation(session, tid)? else {
-        return Ok(Claim::NotActive { current: None, now: session.now });
+    let current = control::activation(session, tid)?;
+    let lane = canary::waiting(session, tid, &ask.worker)?;
+    if ask.lane == Lane::Canaries {
+        let generation = current.map_or(0, |current| current.generation);
+        let taken = take_canaries(session, lane, ask)?;
+        hold(session, tid, ask, &taken)?;
+        let more = taken.more;
+        return Ok(Claim::Canaries(batch(session, ask, generation, taken, more)));
+    }
+    let canaries = lane.is_some();
+    let decision = current.as_ref().map(|now| decide(now, &ask.release, ask.generation, session.now));
+    let generation = match (decision, &current) {
+        (Some(Decision::Serve { generation }), _) => generation,
+        (Some(Decision::Revert { to }), Some(from)) => revert(session, tid, ask, from, to)?,
+        _ => return Ok(Claim::NotActive { current, now: session.now, canaries }),
     };
-    let generation = match decide(&current, &ask.release, ask.generation, session.now) {
-        Decision::NotActive => return Ok(Claim::NotActive { current: Some(current), now: session.now }),
-        Decision::Serve { generation } => generation,
-        Decision::Revert { to } => revert(session, tid, ask, &current, to)?,
-    };
-    let (jobs, held, suspect, more) = take(session, tid, ask)?;
-    for (run, n) in streams(&held, |job| job.sid) {
+    let taken = take(session, tid, ask)?;
+    hold(session, tid, ask, &taken)?;
+    Ok(Claim::Active(batch(session, ask, generation, taken, canaries)))
+}
+
+/// What a claim took.
+#[derive(Default)]
+struct Taken {
+    jobs: Vec<Claimed>,
+    held: Vec<Held>,
+    suspect: bool,
+    more: bool,
+}
+
+/// Puts what was taken under a lease.
+fn hold(session: &mut Session, tid: i64, ask: &ClaimAsk, taken: &Taken) -> Step<()> {
+    if taken.held.is_empty() {
+        return Ok(());
+    }
+    for (run, n) in streams(&taken.held, |job| job.sid) {
         session.moved_by(run.sid, State::Available, -n);
         session.moved_by(run.sid, State::Running, n);
     }
-    if !held.is_empty() {
-        let Session { conn, names, .. } = session;
-        let aid = names.actor(conn, &ask.worker, &ask.release)?;
-        session
-            .conn
-            .prepare_cached("INSERT INTO lease(tid, nonce, aid, incarnation, claimed_at, until, suspect, held) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
-            .execute(params![
-                tid,
-                ask.nonce.as_bytes(),
-                aid,
-                ask.incarnation.as_bytes(),
-                session.now.ms(),
-                session.now.plus(ask.lease).ms(),
-                suspect,
-                pack(held.iter())
-            ])?;
-    }
-    Ok(Claim::Active(batch(session, ask, generation, jobs, suspect, more)))
+    let Session { conn, names, .. } = session;
+    let aid = names.actor(conn, &ask.worker, &ask.release)?;
+    session
+        .conn
+        .prepare_cached("INSERT INTO lease(tid, nonce, aid, incarnation, claimed_at, until, suspect, held) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+        .execute(params![
+            tid,
+            ask.nonce.as_bytes(),
+            aid,
+            ask.incarnation.as_bytes(),
+            session.now.ms(),
+            session.now.plus(ask.lease).ms(),
+            taken.suspect,
+            pack(taken.held.iter())
+        ])?;
+    Ok(())
 }
 
-fn batch(
-    session: &Session,
-    ask: &ClaimAsk,
-    generation: u64,
-    jobs: Vec<Claimed>,
-    suspect: bool,
-    more: bool,
-) -> Batch {
+fn batch(session: &Session, ask: &ClaimAsk, generation: u64, taken: Taken, canaries: bool) -> Batch {
     Batch {
         generation,
         nonce: ask.nonce,
         now: session.now,
         until: session.now.plus(ask.lease),
-        jobs,
-        suspect,
-        more,
+        jobs: taken.jobs,
+        suspect: taken.suspect,
+        more: taken.more,
+        canaries,
     }
 }
 
@@ -115,45 +141,61 @@ fn revert(session: &mut Session, tid: i64, ask: &ClaimAsk, from: &Activation, to
     Ok(generation)
 }
 
-type Taken = (Vec<Claimed>, Vec<Held>, bool, bool);
+/// Takes canaries of the worker that asks, from the head of its lane.
+fn take_canaries(session: &mut Session, lane: Option<i64>, ask: &ClaimAsk) -> Step<Taken> {
+    let mut taken = Taken { more: lane.is_some(), ..Taken::default() };
+    let max = ask.max.min(MAX_BATCH);
+    if let Some(pid) = lane
+        && max > 0
+    {
+        let Session { conn, names, .. } = session;
+        let part = names.part_of(conn, pid)?;
+        from_part(session, pid, &part, max, &mut taken.jobs, &mut taken.held)?;
+        taken.more = canary::waiting(session, part.tid, &ask.worker)?.is_some();
+    }
+    Ok(taken)
+}
 
 /// Takes jobs: one suspect alone if there is one and it may be taken, else a batch by priority.
 fn take(session: &mut Session, tid: i64, ask: &ClaimAsk) -> Step<Taken> {
-    let (mut jobs, mut held) = (Vec::new(), Vec::new());
+    let mut taken = Taken::default();
+    let Taken { jobs, held, .. } = &mut taken;
     let max = ask.max.min(MAX_BATCH);
-    let parts = parts(session, tid, ask)?;
+    let paused = pause::queues(session, tid)?;
+    let parts = parts(session, tid, ask, &paused)?;
     if max == 0 {
-        return Ok((jobs, held, false, !parts.is_empty()));
+        return Ok(Taken { more: !parts.is_empty(), ..taken });
     }
     for (pid, part) in parts.iter().filter(|(_, part)| part.suspect) {
-        from_part(session, *pid, part, 1, &mut jobs, &mut held)?;
+        from_part(session, *pid, part, 1, jobs, held)?;
         if !held.is_empty() {
-            let more = !self::parts(session, tid, ask)?.is_empty();
-            return Ok((jobs, held, true, more));
+            let more = !self::parts(session, tid, ask, &paused)?.is_empty();
+            return Ok(Taken { suspect: true, more, ..taken });
         }
     }
     let ordinary: Vec<_> = parts.into_iter().filter(|(_, part)| !part.suspect).collect();
     // Two rounds: first every part its share, then whoever has more, strictly by priority.
     for (pid, part, share) in shares(&ordinary, max) {
         let room = share.min(max - held.len());
-        from_part(session, pid, part, room, &mut jobs, &mut held)?;
+        from_part(session, pid, part, room, jobs, held)?;
     }
     for (pid, part) in &ordinary {
         let room = max - held.len();
         if room == 0 {
             break;
         }
-        from_part(session, *pid, part, room, &mut jobs, &mut held)?;
+        from_part(session, *pid, part, room, jobs, held)?;
     }
     // Also with room left: the claim may have stopped in the middle of a backlog that is too late.
-    let more = !self::parts(session, tid, ask)?.is_empty();
-    Ok((jobs, held, false, more))
+    let more = !self::parts(session, tid, ask, &paused)?.is_empty();
+    Ok(Taken { more, ..taken })
 }
 
-/// Parts with work that this worker serves: suspects first, then by priority, queues of one priority in random order.
-fn parts(session: &mut Session, tid: i64, ask: &ClaimAsk) -> Step<Vec<(i64, Part)>> {
+/// Parts with work that this worker serves and nobody paused: suspects first, then by priority, queues of one priority in
+/// random order.
+fn parts(session: &mut Session, tid: i64, ask: &ClaimAsk, paused: &[String]) -> Step<Vec<(i64, Part)>> {
     let mut found = Vec::new();
-    let mut after = i64::MIN;
+    let mut after = -1; // the lanes of canaries are from there down
     loop {
         // A seek per part that has work; parts without are never visited.
         let next: Option<i64> = session
@@ -166,7 +208,8 @@ fn parts(session: &mut Session, tid: i64, ask: &ClaimAsk) -> Step<Vec<(i64, Part
         let Session { conn, names, .. } = session;
         let part = names.part_of(conn, pid)?;
         let served = ask.queues.as_ref().is_none_or(|queues| queues.contains(&part.queue));
-        if part.tid == tid && served && (ask.suspects || !part.suspect) {
+        let paused = !paused.is_empty() && paused.iter().any(|queue| queue == part.queue.as_str());
+        if part.tid == tid && served && !paused && (ask.suspects || !part.suspect) {
             found.push((pid, part));
         }
     }

@@ -83,17 +83,27 @@ fn whole(session: &mut Session, lease: &Lease, nonce: &[u8; 16], qid: i64, jobs:
 
 /// A batch that is only the order; its jobs' rows say the rest.
 fn singly(session: &mut Session, lease: &Lease, nonce: &[u8; 16], qid: i64, jobs: &[Ran]) -> Step<()> {
-    let did = session.next()?;
     let mut update = session.conn.prepare_cached(
         "UPDATE job SET state = 5, claimed_at = ?2, fin_at = ?3, ran_us = ?4, aid = ?5, nonce = ?6 WHERE seq = ?1",
     )?;
     for (job, us) in jobs {
         update.execute(params![job.seq, lease.claimed_at, session.now.ms(), us, lease.aid, nonce])?;
     }
+    drop(update);
+    in_order(session, qid, jobs.iter().map(|(job, _)| job))
+}
+
+/// Remembers the order of completion of jobs whose own rows say the rest.
+pub(super) fn in_order<'h>(
+    session: &mut Session,
+    qid: i64,
+    jobs: impl ExactSizeIterator<Item = &'h Held>,
+) -> Step<()> {
+    let did = session.next()?;
     session
         .conn
         .prepare_cached("INSERT INTO completed(qid, did, at, held) VALUES(?1, ?2, ?3, ?4)")?
-        .execute(params![qid, did, session.now.ms(), pack(jobs.iter().map(|(job, _)| job))])?;
+        .execute(params![qid, did, session.now.ms(), pack(jobs)])?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::insert::to_json;
 use super::lease::Lease;
 use super::session::{Session, Step, tid};
-use super::sweep;
+use super::{pause, sweep};
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::Timestamp;
 use crate::names::Tier;
@@ -75,6 +75,23 @@ pub(super) fn flip(
     };
     install(session, tid, current.as_ref(), &to, by, "activation.flipped")?;
     Ok(Flipped::Now(to))
+}
+
+/// Lets a provisional activation stand.
+pub(super) fn commit(session: &mut Session, tier: &Tier, generation: u64, by: &Actor) -> Step<Flipped> {
+    let tid = tid(session, tier)?;
+    let current = activation(session, tid)?;
+    match current {
+        Some(current) if current.generation == generation => {
+            if current.mode == Mode::Provisional {
+                let to = current.committed();
+                install(session, tid, Some(&current), &to, by, "activation.committed")?;
+                return Ok(Flipped::Now(to));
+            }
+            Ok(Flipped::Now(current))
+        }
+        other => Ok(Flipped::Raced(other)),
+    }
 }
 
 pub(super) fn append(session: &mut Session, tid: i64, event: &str, by: &Actor, detail: &str) -> Step<u64> {
@@ -174,6 +191,9 @@ pub(super) fn put(
             .conn
             .prepare_cached("DELETE FROM record WHERE tid = ?1 AND space = ?2 AND key = ?3")?
             .execute(params![tid, space.as_str(), key])?;
+        if space == Space::Control && current.is_some() {
+            pause::changed(session, tid)?;
+        }
         return Ok(Put::Done(0));
     }
     let version = session.next()?; // from one sequence, so that a recreated record never repeats a version
@@ -182,6 +202,9 @@ pub(super) fn put(
         .conn
         .prepare_cached("INSERT OR REPLACE INTO record(tid, space, key, version, value, at, until) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
         .execute(params![tid, space.as_str(), key, version, value, session.now.ms(), until])?;
+    if space == Space::Control {
+        pause::changed(session, tid)?;
+    }
     Ok(Put::Done(version.unsigned_abs()))
 }
 
@@ -194,15 +217,15 @@ pub(super) fn beat(session: &mut Session, tier: &Tier, presence: &Presence) -> S
         .optional()?;
     let ours = presence.incarnation.as_bytes();
     let same = known.as_ref().is_some_and(|(incarnation, _)| incarnation == ours);
-    if !same && known.is_some() && presence.state != WorkerState::Starting {
-        return Ok(Beat::Superseded); // only a starting process takes a name over
+    if !same && known.is_some() && !presence.joining {
+        return Ok(Beat::Superseded); // only the first word of a process takes a name over
     }
     if presence.state == WorkerState::Stopped {
         session
             .conn
             .prepare_cached("DELETE FROM presence WHERE tid = ?1 AND worker = ?2")?
             .execute(params![tid, presence.worker.as_str()])?;
-        return Ok(Beat::Ok { now: session.now });
+        return Ok(Beat::Ok { now: session.now, control: pause::revision(session, tid)? });
     }
     if !same {
         take_over(session, tid, presence)?;
@@ -215,7 +238,7 @@ pub(super) fn beat(session: &mut Session, tier: &Tier, presence: &Presence) -> S
              since = CASE WHEN incarnation = excluded.incarnation THEN since ELSE excluded.since END, incarnation = excluded.incarnation",
         )?
         .execute(params![tid, presence.worker.as_str(), ours, session.now.ms(), to_json(presence)?])?;
-    Ok(Beat::Ok { now: session.now })
+    Ok(Beat::Ok { now: session.now, control: pause::revision(session, tid)? })
 }
 
 /// The process that had this name is gone: what it held is rescued now, not when its leases run out.

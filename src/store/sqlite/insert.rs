@@ -90,7 +90,7 @@ fn draft<'a>(
     });
     let (sid, pid) = match before {
         Some(before) if same_place(job, before.job) => (before.sid, before.pid),
-        _ => session.names.place(&session.conn, tid, &job.queue, &job.kind, job.priority)?,
+        _ => session.names.place(&session.conn, tid, job)?,
     };
     Ok(Draft {
         job,
@@ -105,7 +105,7 @@ fn draft<'a>(
 }
 
 fn same_place(a: &NewJob, b: &NewJob) -> bool {
-    a.priority == b.priority && a.kind == b.kind && a.queue == b.queue
+    a.priority == b.priority && a.kind == b.kind && a.queue == b.queue && a.extras.canary == b.extras.canary
 }
 
 /// Writes the drafts, a full set of them with one statement, and answers for each.
@@ -203,7 +203,8 @@ fn follow(session: &mut Session, tid: i64, stored: &[&Draft<'_>]) -> Step<()> {
     for draft in stored.iter().filter(|draft| draft.state != State::Available) {
         session.moved(draft.sid, None, Some(draft.state));
     }
-    if !stored.is_empty() {
+    // A canary wakes nobody: a fleet of workers sends one every few seconds each.
+    if stored.iter().any(|draft| draft.job.extras.canary.is_none()) {
         session.wake();
     }
     Ok(())

@@ -6,15 +6,18 @@
 //! | `schema` | the tables, the settings, what errors mean |
 //! | `session`, `catalog`, `lease` | what a step works with: counters, names, what a lease holds |
 //! | `insert`, `claim`, `settle`, `completed`, `sweep`, `trim`, `act` | the steps of the data plane |
-//! | `control` | activation, records, ledger, presence |
+//! | `canary` | what is special about canary jobs |
+//! | `control`, `pause` | activation, records, ledger, presence; pauses, and what operators set |
 
 mod act;
+mod canary;
 mod catalog;
 mod claim;
 mod completed;
 mod control;
 mod insert;
 mod lease;
+mod pause;
 mod read;
 mod schema;
 mod session;
@@ -40,14 +43,14 @@ use self::wake::Signal;
 use self::writer::{How, Writer};
 use super::{
     About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Durability, ErrorKind, Flip, Flipped, Insert,
-    LedgerEntry, MAX_BATCH, Page, PageAsk, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space,
-    Store, StoreError, SweepAsk, Swept, Wake,
+    LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle,
+    Settled, Space, Store, StoreError, SweepAsk, Swept, Wake, meaning,
 };
 use crate::activation::Activation;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::ids::{JobId, Nonce};
 use crate::job::{JobRecord, NewJob};
-use crate::names::Tier;
+use crate::names::{Queue, Tier};
 
 /// How a file is opened.
 #[derive(Debug, Clone)]
@@ -158,6 +161,10 @@ impl SqliteStore {
         ))
     }
 
+    fn refuse(&self, op: &'static str, why: Option<impl std::fmt::Display>) -> Result<(), StoreError> {
+        why.map_or(Ok(()), |why| Err(StoreError::new(op, self.path.display(), ErrorKind::Refused, why)))
+    }
+
     /// A file that was deleted or replaced would take writes that nobody ever reads again.
     fn still_there(&self, op: &'static str) -> Result<(), StoreError> {
         match std::fs::metadata(&*self.path) {
@@ -222,6 +229,7 @@ impl Store for SqliteStore {
 
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
         self.bounded("insert", jobs.len())?;
+        self.refuse("insert", jobs.iter().find_map(meaning::stray))?;
         self.still_there("insert")?; // nobody may be told "on disk" of a file that is gone
         let tier = tier.clone();
         self.writer
@@ -331,6 +339,15 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+        let (tier, by) = (tier.clone(), by.clone());
+        self.writer
+            .run(durable("commit the activation"), move |session| {
+                control::commit(session, &tier, generation, &by)
+            })
+            .await
+    }
+
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         let (tier, key, now) = (tier.clone(), key.to_owned(), self.clock.now());
         self.read("read a record", move |conn| match read::tier_id(conn, &tier)? {
@@ -368,6 +385,29 @@ impl Store for SqliteStore {
             (tier.clone(), after.map(str::to_owned), self.clock.now(), limit.min(MAX_BATCH));
         self.read("list records", move |conn| match read::tier_id(conn, &tier)? {
             Some(tid) => control::records(conn, tid, space, after.as_deref(), limit, now),
+            None => Ok(Vec::new()),
+        })
+        .await
+    }
+
+    async fn pause(
+        &self,
+        tier: &Tier,
+        queue: &Queue,
+        pause: Option<Pause>,
+        by: &Actor,
+    ) -> Result<Option<Paused>, StoreError> {
+        self.refuse("pause a queue", meaning::unpausable(queue, pause))?;
+        let (tier, queue, by) = (tier.clone(), queue.clone(), by.clone());
+        self.writer
+            .run(durable("pause a queue"), move |session| pause::pause(session, &tier, &queue, pause, &by))
+            .await
+    }
+
+    async fn pauses(&self, tier: &Tier) -> Result<Vec<Paused>, StoreError> {
+        let (tier, now) = (tier.clone(), self.clock.now());
+        self.read("list pauses", move |conn| match read::tier_id(conn, &tier)? {
+            Some(tid) => pause::standing(conn, tid, now),
             None => Ok(Vec::new()),
         })
         .await

@@ -83,7 +83,7 @@ fn record_from(row: &Row<'_>, tier: &Tier) -> rusqlite::Result<JobRecord> {
         id: JobId::from_slice(&row.get::<_, Vec<u8>>(1)?).ok_or_else(damaged)?,
         tier: tier.clone(),
         kind: parse::<Kind>(&row.get::<_, String>(2)?)?,
-        queue: parse::<Queue>(&row.get::<_, String>(3)?)?,
+        queue: Queue::stored(&row.get::<_, String>(3)?).map_err(super::catalog::bad_name)?,
         state,
         args: Args::from_store(row.get(5)?),
         version: row.get(6)?,
@@ -274,9 +274,9 @@ pub(super) fn census(conn: &Connection, tier: &Tier, now: Timestamp) -> rusqlite
     let Some(tid) = tier_id(conn, tier)? else { return Ok(Census { queues: Vec::new(), now }) };
     let mut queues: BTreeMap<Queue, QueueCensus> = BTreeMap::new();
     let mut statement = conn.prepare_cached(
-        "SELECT q.name, s.kind, t.code, t.n FROM tally t JOIN stream s ON s.sid = t.sid JOIN queue q ON q.qid = s.qid WHERE q.tid = ?1",
+        "SELECT q.name, s.kind, t.code, t.n FROM tally t JOIN stream s ON s.sid = t.sid JOIN queue q ON q.qid = s.qid WHERE q.tid = ?1 AND q.name <> ?2",
     )?;
-    let mut rows = statement.query([tid])?;
+    let mut rows = statement.query(params![tid, Queue::canaries().as_str()])?;
     while let Some(row) = rows.next()? {
         let queue: Queue = parse(&row.get::<_, String>(0)?)?;
         let kind: Kind = parse(&row.get::<_, String>(1)?)?;

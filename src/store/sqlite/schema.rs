@@ -91,6 +91,12 @@ CREATE INDEX IF NOT EXISTS completed_whole ON completed(qid, last, first) WHERE 
 CREATE TABLE IF NOT EXISTS done(qid, did, at, held);
 INSERT INTO completed(qid, did, at, held) SELECT qid, did, at, held FROM done;
 DROP TABLE done;
+-- which queues are paused, and the revision of what operators set (1.2)
+CREATE TABLE IF NOT EXISTS pause(tid INTEGER NOT NULL, queue TEXT NOT NULL, who TEXT NOT NULL, reason TEXT,
+  at INTEGER NOT NULL, until INTEGER, PRIMARY KEY(tid, queue)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS controls(tid INTEGER PRIMARY KEY, revision INTEGER NOT NULL);
+-- canary jobs that have ended: their parts have negative numbers, and their retention is short (1.2)
+CREATE INDEX IF NOT EXISTS job_canary ON job(tid, fin_at) WHERE pid < 0 AND state >= 5;
 ";
 
 /// How long SQLite itself waits for a lock, before it is an error. Two such waits (and the turns before them) must end

@@ -101,7 +101,7 @@ fn late(session: &mut Session, item: &Settle) -> Step<Settled> {
     Ok(if same { Settled::Already } else { Settled::Lost })
 }
 
-fn micros(ran: Duration) -> i64 {
+pub(super) fn micros(ran: Duration) -> i64 {
     i64::try_from(ran.as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -118,10 +118,16 @@ fn by_queue(session: &mut Session, jobs: &[Ran]) -> Step<HashMap<i64, Vec<Ran>>>
 
 /// Records what completed, and trims at once what is over the bound, so that a fast drain stays bounded.
 fn keep_completed(session: &mut Session, lease: &Lease, nonce: Nonce, qid: i64, jobs: Vec<Ran>) -> Step<()> {
-    let most = 2 * jobs.len().max(16);
+    let n = jobs.len();
     completed::complete(session, lease, nonce.as_bytes(), qid, jobs)?;
+    trim_over(session, qid, n)
+}
+
+/// Trims what is over the bound after so many were added.
+pub(super) fn trim_over(session: &mut Session, qid: i64, added: usize) -> Step<()> {
     let kept = usize::try_from(session.kept(qid)?).unwrap_or_default();
-    trim::oldest_completed(session, qid, kept.saturating_sub(KEEP_COMPLETED_PER_QUEUE as usize), most)?;
+    let over = kept.saturating_sub(KEEP_COMPLETED_PER_QUEUE as usize);
+    trim::oldest_completed(session, qid, over, 2 * added.max(16))?;
     Ok(())
 }
 

@@ -9,13 +9,17 @@ use super::catalog::actor_of;
 use super::lease::{Held, Lease};
 use super::session::{Session, Step, tid};
 use super::settle::{end_waiting, history_with, to_ready};
-use super::trim;
+use super::{canary, pause, trim};
 use crate::clock::Timestamp;
 use crate::job::State;
 use crate::job::record::Attempt;
+use crate::names::Queue;
 use crate::store::digest::COMPLETED;
 use crate::store::meaning::{charged, lost, quarantined};
 use crate::store::{MAX_BATCH, MAX_CRASHES, SweepAsk, Swept};
+
+/// Most leases whose jobs one sweep gives back.
+const MAX_LEASES: usize = 64;
 
 pub(super) fn sweep(session: &mut Session, ask: &SweepAsk) -> Step<Swept> {
     let tid = tid(session, &ask.tier)?;
@@ -26,7 +30,8 @@ pub(super) fn sweep(session: &mut Session, ask: &SweepAsk) -> Step<Swept> {
     }
     expire(session, tid, &mut swept)?;
     unpark(session, tid, ask, &mut swept)?;
-    swept.trimmed = trim::by_age(session, tid)?;
+    pause::lapse(session, tid)?;
+    swept.trimmed = trim::by_age(session, tid)? + canary::trim(session, tid)?;
     let full = MAX_BATCH as u64;
     swept.more |= [swept.promoted, swept.rescued, swept.expired, swept.unparked].iter().any(|n| *n >= full)
         || swept.trimmed >= 200;
@@ -92,7 +97,10 @@ pub(super) fn make_available(session: &mut Session, seq: i64, sid: i64, from: St
 }
 
 fn rescue_overdue(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
-    while swept.rescued < MAX_BATCH as u64 {
+    let mut leases = 0;
+    while swept.rescued < MAX_BATCH as u64 && !swept.more {
+        leases += 1;
+        swept.more = leases == MAX_LEASES; // canaries end with theirs, and are not counted as rescued
         let lease: Option<Lease> = session
             .conn
             .prepare_cached("SELECT lid, tid, aid, claimed_at, suspect, held FROM lease WHERE tid = ?1 AND until < ?2 ORDER BY until LIMIT 1")?
@@ -109,7 +117,8 @@ fn rescue_overdue(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()
 }
 
 /// Gives back what a lost worker held. Which of its jobs killed it is not known, so all become suspects, and none is
-/// charged: a suspect is handed out alone, and is charged if it dies again.
+/// charged: a suspect is handed out alone, and is charged if it dies again. A canary ends with its worker, whom alone it was to
+/// prove.
 pub(super) fn rescue(session: &mut Session, lease: &Lease, swept: &mut Swept) -> Step<()> {
     let (worker, release) = actor_of(&session.conn, lease.aid)?.unzip();
     let lost = worker.as_ref().map(lost);
@@ -129,6 +138,12 @@ pub(super) fn rescue(session: &mut Session, lease: &Lease, swept: &mut Swept) ->
             .execute(params![held.seq, history])?;
         if cancel_wanted(session, lease.tid, held.seq)? {
             end_waiting(session, held.seq, held.sid, State::Running, State::Cancelled)?;
+            continue;
+        }
+        let Session { conn, names, .. } = session;
+        if names.stream(conn, held.sid)?.queue.is_canaries() {
+            end_waiting(session, held.seq, held.sid, State::Running, State::Expired)?;
+            swept.expired += 1;
             continue;
         }
         if lease.suspect && charge(session, lease.tid, *held)? {
@@ -153,15 +168,15 @@ fn cancel_wanted(session: &Session, tid: i64, seq: i64) -> Step<bool> {
 fn charge(session: &Session, tid: i64, held: Held) -> Step<bool> {
     let total: i64 = session
         .conn
-        .prepare_cached("SELECT coalesce(sum(t.n), 0) FROM tally t JOIN stream s ON s.sid = t.sid JOIN queue q ON q.qid = s.qid WHERE q.tid = ?1 AND t.code = ?2")?
-        .query_row(params![tid, COMPLETED], |row| row.get(0))?;
+        .prepare_cached("SELECT coalesce(sum(t.n), 0) FROM tally t JOIN stream s ON s.sid = t.sid JOIN queue q ON q.qid = s.qid WHERE q.tid = ?1 AND t.code = ?2 AND q.name <> ?3")?
+        .query_row(params![tid, COMPLETED, Queue::canaries().as_str()], |row| row.get(0))?;
     let (crashes, mark): (u32, Option<i64>) = session
         .conn
         .prepare_cached("SELECT crashes, crash_mark FROM job WHERE seq = ?1")?
         .query_row([held.seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let others: bool = session
         .conn
-        .prepare_cached("SELECT EXISTS(SELECT 1 FROM ready r JOIN part p ON p.pid = r.pid JOIN queue q ON q.qid = p.qid WHERE q.tid = ?1)")?
+        .prepare_cached("SELECT EXISTS(SELECT 1 FROM ready r JOIN part p ON p.pid = r.pid JOIN queue q ON q.qid = p.qid WHERE q.tid = ?1 AND r.pid >= 0)")?
         .query_row([tid], |row| row.get(0))?;
     let Some(crashes) = charged(crashes, mark, total, others) else { return Ok(false) };
     session
@@ -267,5 +282,6 @@ fn next_due(session: &Session, tid: i64) -> Step<Option<Duration>> {
         .conn
         .prepare_cached("SELECT min(run_at) FROM job WHERE tid = ?1 AND state BETWEEN 2 AND 3")?
         .query_row([tid], |row| row.get(0))?;
-    Ok(at.map(|at| Timestamp::from_ms(at).since(session.now)))
+    let lapse = pause::next_lapse(session, tid)?;
+    Ok(at.into_iter().chain(lapse).min().map(|at| Timestamp::from_ms(at).since(session.now)))
 }

@@ -99,7 +99,7 @@ fn collect(session: &Session, sql: &str, params: impl rusqlite::Params) -> Step<
 }
 
 /// Deletes one ended job, and remembers its unique and its idempotency key for as long as was promised.
-fn delete(session: &mut Session, seq: i64, state: State) -> Step<()> {
+pub(super) fn delete(session: &mut Session, seq: i64, state: State) -> Step<()> {
     type Full = (i64, i64, Vec<u8>, String, Option<String>, Option<i64>, i64);
     let row: Option<Full> = session
         .conn

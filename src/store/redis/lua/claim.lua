@@ -1,45 +1,55 @@
 -- Takes jobs under one lease, if the activation allows it.
 -- KEYS[1] prefix · ARGV[1] worker [2] incarnation [3] release [4] generation [5] most jobs [6] lease, ms [7] nonce
--- [8] 1: suspects too [9] seed [10] queues, as `,a,b,`, or `*` for all
--- Output  {0, now, generation, suspect, more, identity, ids, record…} | {1, now, activation} not active | {2} superseded |
---         {3, now, activation} the dead-man is due | {4} the nonce is somebody else's
+-- [8] 1: suspects too [9] seed [10] queues, as `,a,b,`, or `*` for all [11] 1: its canaries, and nothing else
+-- Output  {0, now, generation, suspect, more, canaries wait, identity, ids, record…} | {1, now, activation, canaries wait} not active |
+--         {2} superseded | {3, now, activation} the dead-man is due | {4} the nonce is somebody else's
 local present = call('HGET', P .. 'workers', ARGV[1])
 if present and sub(present, 1, 16) ~= ARGV[2] then return { 2 } end
 local act = call('HMGET', P .. 'activation', 'body', 'release', 'generation', 'confirm_by', 'fallback')
-if not act[1] then return { 1, now, false } end
-local generation = tonumber(act[3])
-if act[4] and now > tonumber(act[4]) and act[5] == ARGV[3] then return { 3, now, act[1] } end
-if act[2] ~= ARGV[3] or tonumber(ARGV[4]) > generation then return { 1, now, act[1] } end
+local generation, lane, only = tonumber(act[3] or 0), '~' .. ARGV[1] .. ':0', ARGV[11] == '1'
+local canaries = call('EXISTS', P .. 'back:' .. lane)
+local paused = nil
+if not only then
+  if not act[1] then return { 1, now, false, canaries } end
+  if act[4] and now > tonumber(act[4]) and act[5] == ARGV[3] then return { 3, now, act[1] } end
+  if act[2] ~= ARGV[3] or tonumber(ARGV[4]) > generation then return { 1, now, act[1], canaries } end
+  for _, queue in ipairs(call('ZRANGEBYSCORE', P .. 'paused', '(' .. now, '+inf')) do
+    paused = paused or {}
+    paused[queue] = true
+  end
+end
 
 local max, suspects, served = tonumber(ARGV[5]), ARGV[8] == '1', ARGV[10]
 local function parts(key)
   local found, all = {}, call('ZREVRANGE', key, 0, -1, 'WITHSCORES')
   for i = 1, #all, 2 do
-    if served == '*' or find(served, ',' .. sub(all[i], 1, find(all[i], ':', 1, true) - 1) .. ',', 1, true) then
+    local queue = (paused or served ~= '*') and sub(all[i], 1, find(all[i], ':', 1, true) - 1)
+    if (served == '*' or find(served, ',' .. queue .. ',', 1, true)) and not (paused and paused[queue]) then
       found[#found + 1] = { all[i], tonumber(all[i + 1]) }
     end
   end
   return found
 end
 local function anything()
+  if only then return call('EXISTS', P .. 'back:' .. lane) == 1 end
   return #parts(P .. 'waiting') > 0 or suspects and #parts(P .. 'suspected') > 0
 end
-if max == 0 then return { 0, now, generation, 0, anything() and 1 or 0, '', '' } end
+if max == 0 then return { 0, now, generation, 0, anything() and 1 or 0, canaries, '', '' } end
 local known = call('HGET', P .. 'leases', ARGV[7])
 if known then -- who asks again did not hear the answer: it is given again
   if sub(known, 8, 23) ~= ARGV[2] then return { 4 } end
   local wlen = byte(known, 24)
-  local again, heard = { 0, now, generation, byte(known, 1), anything() and 1 or 0, call('HGET', P .. 'meta', 'identity') }, {}
+  local again, heard = { 0, now, generation, byte(known, 1), anything() and 1 or 0, canaries, call('HGET', P .. 'meta', 'identity') }, {}
   local at = 26 + wlen + byte(known, 25 + wlen)
   for i = at, #known, 16 do
     local id = sub(known, i, i + 15)
     local rec = call('HGET', P .. 'jobs', id)
     if rec and #rec >= 18 then
       heard[#heard + 1] = id
-      again[7 + #heard] = rec
+      again[8 + #heard] = rec
     end
   end
-  again[7] = table.concat(heard)
+  again[8] = table.concat(heard)
   call('ZADD', P .. 'until', 'XX', now + tonumber(ARGV[6]), ARGV[7])
   return again
 end
@@ -119,7 +129,9 @@ local function take(part, room)
   return #ids - before
 end
 
-if suspects then
+if only then
+  take(lane, max)
+elseif suspects then
   for _, s in ipairs(parts(P .. 'suspected')) do
     local key = P .. 'suspects:' .. s[1]
     local first = call('ZRANGE', key, 0, 0)
@@ -131,7 +143,7 @@ if suspects then
     end
   end
 end
-if suspect == 0 then
+if suspect == 0 and not only then
   local open = parts(P .. 'waiting')
   if #open == 1 then
     take(open[1][1], max)
@@ -173,15 +185,15 @@ if suspect == 0 then
 end
 
 local more = anything() and 1 or 0
-if #ids == 0 then return { 0, now, generation, 0, more, '', '' } end
-local answer = { 0, now, generation, suspect, more, call('HGET', P .. 'meta', 'identity'), false }
+if #ids == 0 then return { 0, now, generation, 0, more, canaries, '', '' } end
+local answer = { 0, now, generation, suspect, more, canaries, call('HGET', P .. 'meta', 'identity'), false }
 local records = call('HMGET', P .. 'jobs', unpack(ids))
 local n = 0
 for i = 1, #ids do -- a record that is not there, or has no head, was evicted or damaged: it cannot be run
   if records[i] and #records[i] >= 18 then
     n = n + 1
     ids[n] = ids[i]
-    answer[7 + n] = records[i]
+    answer[8 + n] = records[i]
   else
     mixed = true
   end
@@ -191,7 +203,7 @@ local taken = counts
 counts = {}
 if mixed then
   for i = 1, n do
-    local sid = sid_of(answer[7 + i])
+    local sid = sid_of(answer[8 + i])
     count(sid, 0, -1)
     count(sid, 1, 1)
   end
@@ -204,7 +216,7 @@ else
 end
 flush_counts()
 local held = table.concat(ids)
-answer[7] = held
+answer[8] = held
 if n > 0 then
   local head = string.char(suspect) .. pack('>I6', now) .. ARGV[2]
     .. string.char(#ARGV[1]) .. ARGV[1] .. string.char(#ARGV[3]) .. ARGV[3]

@@ -2,7 +2,7 @@
 -- KEYS[1] prefix · ARGV[1] how many new places at most · then 11 for each job:
 --   id · first bytes that its record must have · its new record, or '' to leave it
 --   source: L leased, A available, C neither · for L the nonce, for C a key to remove it from, or ''
---   target: D due, E ended, P parked, T tail, B back to its place, S suspect · score, or the key for P
+--   target: D due, E ended, C completed, P parked, T tail, B back to its place, S suspect · score; for P the key; for C `µs:keyed`
 --   expiry: '' leave, - forget, or when · counts `from:to:total` · wish: 0 or 1, as seen, for L · unique: '' or key=expected=hex id
 -- Output  for each job 1: done, 0: not as it was seen
 local places, base = tonumber(ARGV[1]), nil
@@ -45,6 +45,19 @@ local function flush_run()
     end
     woken, run = true, nil
   end
+end
+
+-- As `complete.lua` writes it, but under no lease and by no worker.
+local function complete(id, rec, how)
+  local ran, keyed = string.match(how, '^(%d+):(%d)$')
+  ran = math.min(tonumber(ran), 4294967295)
+  local nobody = string.rep('\0', 16)
+  call('HSET', P .. 'completed', id, pack('>I4', ran) .. nobody .. pack('>I6I6', now - floor(ran / 1000), now) .. '\0\0')
+  local sid = sid_of(rec)
+  local queue = call('HGET', P .. 'queue', sid) or ''
+  local trim = '\1' .. pack('>I2I2I2I6I2', sid, 1, 1, floor(seq_of(rec) / CHUNK), 1)
+  call('RPUSH', P .. 'done:' .. queue, string.char(keyed) .. pack('>I6', now) .. trim .. id)
+  if call('HINCRBY', P .. 'kept', queue, 1) > KEEP_COMPLETED then trim_plain(queue) end
 end
 
 local function one(a)
@@ -92,7 +105,9 @@ local function one(a)
     if not first[2] or tonumber(score) < tonumber(first[2]) then woken = true end
     call('ZADD', P .. 'due', score, id)
   elseif target == 'E' then
-    call('ZADD', P .. 'final', score, id)
+    call('ZADD', P .. (is_lane(part) and 'canaries' or 'final'), score, id)
+  elseif target == 'C' then
+    complete(id, rec, score)
   elseif target == 'P' then
     if score ~= '' then
       call('ZADD', P .. score, now, id)
@@ -102,12 +117,17 @@ local function one(a)
     local ord = base
     base = base + 1
     new = sub(new, 1, 22) .. pack('>I6', ord) .. sub(new, 29)
-    if run and (run.part ~= part or run.ord + #run.ids / 16 ~= ord) then flush_run() end
-    run = run or { part = part, priority = priority, ord = ord, ids = '' }
-    run.ids = run.ids .. id
+    if is_lane(part) then
+      call('ZADD', P .. 'back:' .. part, ord, id)
+      woken = true
+    else
+      if run and (run.part ~= part or run.ord + #run.ids / 16 ~= ord) then flush_run() end
+      run = run or { part = part, priority = priority, ord = ord, ids = '' }
+      run.ids = run.ids .. id
+    end
   elseif target == 'B' then
     call('ZADD', P .. 'back:' .. part, ord_of(rec), id)
-    call('ZADD', P .. 'waiting', priority, part)
+    if not is_lane(part) then call('ZADD', P .. 'waiting', priority, part) end
     woken = true
   elseif target == 'S' then
     call('ZADD', P .. 'suspects:' .. part, score, id)

@@ -19,6 +19,12 @@ end
 
 local function wake() call('PUBLISH', P .. 'wake', '') end
 
+-- Operators set something: the revision rises, and workers read it again.
+local function controls_changed()
+  call('HINCRBY', P .. 'meta', 'control', 1)
+  wake()
+end
+
 local function is_cold(rec) return byte(rec, 15) % 2 == 1 end
 local function sid_of(rec) return byte(rec, 16) * 256 + byte(rec, 17) end
 local function seq_of(rec) return (unpk('>I6', rec, 1)) + (unpk('>I2', rec, 13)) end
@@ -36,8 +42,14 @@ local function part_of(rec)
     queue = call('HGET', P .. 'queue', sid) or '' -- a damaged record names none
     queues[sid] = queue
   end
+  if queue == '~canary' then -- a lane for each worker; the name comes first of what its JSON tells, and nothing before it is as free
+    return '~' .. (string.match(rec, '"canary":"([a-z0-9._-]+)"') or '') .. ':0'
+  end
   return queue .. ':' .. priority_of(rec)
 end
+-- The lane of a worker's canaries is a sorted set, `back:…`, and nothing else: what is too late leaves no gap in it, and claims of
+-- the tier's jobs do not come across it.
+local function is_lane(part) return byte(part) == 126 end
 
 -- Which list an available job stands in; nil when it was claimed. Entries of a ready list are consumed in ascending
 -- order of their places, so one look at its head tells.

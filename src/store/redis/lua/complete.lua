@@ -53,7 +53,12 @@ for g = 2, #ARGV, 6 do
       if wishes then call('SREM', P .. 'cancel', id) end
     end
     call('HSET', P .. 'completed', unpack(values))
-    call('RPUSH', P .. 'done:' .. queue, string.char(flags) .. pack('>I6', now) .. trim .. ids)
+    if queue == '~canary' then -- theirs is another retention
+      for i = 1, n do call('ZADD', P .. 'canaries', now, values[i * 2 - 1]) end
+    else
+      call('RPUSH', P .. 'done:' .. queue, string.char(flags) .. pack('>I6', now) .. trim .. ids)
+      keep[queue] = call('HINCRBY', P .. 'kept', queue, n)
+    end
     local streams = byte(trim, 1)
     for s = 0, streams - 1 do
       local sid, m = unpk('>I2I2', trim, 2 + s * 4)
@@ -61,7 +66,6 @@ for g = 2, #ARGV, 6 do
       count(sid, 5, m)
       count(sid, 21, m)
     end
-    keep[queue] = call('HINCRBY', P .. 'kept', queue, n)
     answer[#answer + 1] = ''
   end
 end

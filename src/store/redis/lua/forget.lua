@@ -21,6 +21,7 @@ for a = 3, #ARGV, 6 do
     end
     call('HDEL', P .. 'completed', id)
     call('ZREM', P .. 'final', id)
+    call('ZREM', P .. 'canaries', id)
     call('ZREM', P .. 'expiry', id)
     count(sid_of(rec), ARGV[a + 4], -1)
     bury(floor(seq_of(rec) / CHUNK), 1)

@@ -12,6 +12,7 @@ if ARGV[4] == '' then
   call('HDEL', hash, ARGV[2])
   call('ZREM', P .. 'keys:' .. ARGV[1], ARGV[2])
   call('ZREM', P .. 'records_until', member)
+  if there and ARGV[1] == 'control' then controls_changed() end
   return { 1, 0 }
 end
 version = call('INCR', P .. 'versions') -- one sequence, so that a recreated record never repeats a version
@@ -23,4 +24,5 @@ if ends > 0 then
 else
   call('ZREM', P .. 'records_until', member)
 end
+if ARGV[1] == 'control' then controls_changed() end
 return { 1, version }

@@ -1,6 +1,6 @@
 -- What time has come for. Ends what needs no thought, and tells the client of the rest.
 -- KEYS[1] prefix · ARGV[1] lease, ms · ARGV[2] most of each · ARGV[3] kept completed, ms · ARGV[4] kept ended, ms · ARGV[5] kept presence, ms
--- ARGV[6] the sweeper's capability · ARGV[7…] the kinds it can run
+-- ARGV[6] kept ended canaries, ms · ARGV[7] most of them · ARGV[8] the sweeper's capability · ARGV[9…] the kinds it can run
 -- Output  {now, next due or -1, due, overdue leases, too late, final, queues to trim, parked, trimmed}
 local lease, max = tonumber(ARGV[1]), tonumber(ARGV[2])
 local meta = call('HMGET', P .. 'meta', 'swept', 'rescue_from')
@@ -13,7 +13,22 @@ local function upto(key, score, n) return call('ZRANGEBYSCORE', P .. key, '-inf'
 local due, late, final = upto('due', now, max), upto('expiry', now, max), upto('final', now - tonumber(ARGV[4]) - 1, 200)
 local overdue = {}
 if now >= rescue_from then overdue = upto('until', now - 1, 64) end
-local after = call('ZRANGEBYSCORE', P .. 'due', '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+local old = call('ZCOUNT', P .. 'canaries', '-inf', now - tonumber(ARGV[6]) - 1)
+local gone = math.min(math.max(old, call('ZCARD', P .. 'canaries') - tonumber(ARGV[7])), 200)
+if gone > 0 then
+  for _, id in ipairs(call('ZRANGE', P .. 'canaries', 0, gone - 1)) do final[#final + 1] = id end
+end
+local lapsed = upto('paused', now, max)
+for _, queue in ipairs(lapsed) do
+  call('ZREM', P .. 'paused', queue)
+  call('HDEL', P .. 'pauses', queue)
+end
+if #lapsed > 0 then wake() end -- its jobs can be claimed again
+local next_due = -1
+for _, key in ipairs({ 'due', 'paused' }) do
+  local first = call('ZRANGEBYSCORE', P .. key, '(' .. now, '(+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if first and (next_due < 0 or tonumber(first) < next_due) then next_due = tonumber(first) end
+end
 
 for _, id in ipairs(upto('remembered', now, max)) do
   call('ZREM', P .. 'remembered', id)
@@ -29,6 +44,7 @@ for _, member in ipairs(upto('records_until', now, max)) do
   call('ZREM', P .. 'records_until', member)
   call('HDEL', P .. 'records:' .. space, key)
   call('ZREM', P .. 'keys:' .. space, key)
+  if space == 'control' then controls_changed() end
 end
 for _, worker in ipairs(upto('seen', now - tonumber(ARGV[5]) - 1, max)) do
   call('ZREM', P .. 'seen', worker)
@@ -51,13 +67,13 @@ end
 flush_counts()
 
 local parked, kinds = {}, {}
-for i = 7, #ARGV do kinds[ARGV[i]] = true end
+for i = 9, #ARGV do kinds[ARGV[i]] = true end
 for _, key in ipairs(call('SMEMBERS', P .. 'parked')) do
   local why, sid, by = string.match(key, '^parked:(%a+):(%d+):?(.*)$')
   if call('EXISTS', P .. key) == 0 then
     call('SREM', P .. 'parked', key)
-  elseif #parked < max and kinds[call('HGET', P .. 'kind', sid)] and (why == 'unknown' or by ~= ARGV[6]) then
+  elseif #parked < max and kinds[call('HGET', P .. 'kind', sid)] and (why == 'unknown' or by ~= ARGV[8]) then
     for _, id in ipairs(call('ZRANGE', P .. key, 0, max - #parked - 1)) do parked[#parked + 1] = id end
   end
 end
-return { now, after[2] and tonumber(after[2]) or -1, due, overdue, late, final, trims, parked, trimmed }
+return { now, next_due, due, overdue, late, final, trims, parked, trimmed }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::options::Options;
+use super::{KEEP_DEAD, Put, Record, Space, Store};
 use crate::ids::JobId;
 use crate::job::handler::{Effect, Effects, JobError};
 use crate::names::{Tier, WorkerName};
-use crate::store::{KEEP_DEAD, Put, Record, Space, Store};
 
 /// Longest key of an effect, in bytes.
 const MAX_KEY: usize = 200;
@@ -27,20 +26,20 @@ enum Phase {
 #[derive(Serialize, Deserialize)]
 struct Entry {
     state: Phase,
-    /// Who wrote it, for a person who has to decide.
+    /// Who wrote it, for a person who has to decide: a worker, or the caller that ran the job itself.
     worker: WorkerName,
 }
 
 /// [`Effects`] over a store.
-pub(super) struct StoreEffects {
+pub(crate) struct StoreEffects {
     store: Arc<dyn Store>,
     tier: Tier,
     worker: WorkerName,
 }
 
 impl StoreEffects {
-    pub(super) fn new(store: &Arc<dyn Store>, options: &Options) -> Self {
-        Self { store: Arc::clone(store), tier: options.tier.clone(), worker: options.name.clone() }
+    pub(crate) fn new(store: &Arc<dyn Store>, tier: &Tier, worker: &WorkerName) -> Self {
+        Self { store: Arc::clone(store), tier: tier.clone(), worker: worker.clone() }
     }
 
     fn text(&self, state: Phase) -> Result<String, JobError> {

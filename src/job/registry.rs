@@ -1,4 +1,5 @@
-//! The kinds a worker can run: a static table from exact names to handlers, with their types erased.
+//! The kinds a process can run, as a worker or as a caller: a static table from exact names to handlers, with their types
+//! erased.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,15 +8,16 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::job::handler::{JobError, Shared};
-use crate::job::{Args, Context, Handler, JobResult};
+use super::args::{Args, InvalidArgs};
+use super::bypass::Bypass;
+use super::handler::{Context, Handler, JobError, JobResult, Shared};
 use crate::names::{BadName, Kind, Queue};
 use crate::retry::RetryPolicy;
 
 /// Reads the arguments and returns the attempt, not yet begun. An error means that they cannot be read.
-pub(super) type Begin = fn(&Args, u32, Context) -> Result<BoxFuture<'static, JobResult>, JobError>;
+pub(crate) type Begin = fn(&Args, u32, Context) -> Result<BoxFuture<'static, JobResult>, JobError>;
 
-/// What a worker knows of one kind.
+/// What is known of one kind.
 #[derive(Debug, Clone)]
 pub struct KindInfo {
     /// Its name.
@@ -30,12 +32,36 @@ pub struct KindInfo {
     pub retry: RetryPolicy,
     /// Whether it runs on threads of its own.
     pub blocking: bool,
+    /// What its canaries run; `None` when it has none.
+    pub canary: Option<Args>,
+    /// Whether its callers run it themselves, unless they say otherwise.
+    pub bypass: Bypass,
+    /// How long such a run may take.
+    pub bypass_deadline: Duration,
 }
 
 /// One kind with its handler.
-pub(super) struct Entry {
-    pub(super) info: KindInfo,
-    pub(super) begin: Begin,
+pub(crate) struct Entry {
+    pub(crate) info: KindInfo,
+    pub(crate) begin: Begin,
+}
+
+impl Entry {
+    pub(crate) fn of<H: Handler>() -> Result<Self, RegistryError> {
+        let canary = H::canary().map(|payload| Args::of(&payload)).transpose()?;
+        let info = KindInfo {
+            kind: Kind::new(H::KIND)?,
+            queue: Queue::new(H::QUEUE)?,
+            version: H::VERSION,
+            timeout: H::timeout(),
+            retry: H::retry(),
+            blocking: H::BLOCKING,
+            canary,
+            bypass: H::bypass(),
+            bypass_deadline: H::bypass_deadline(),
+        };
+        Ok(Self { info, begin: begin::<H> })
+    }
 }
 
 impl fmt::Debug for Entry {
@@ -44,7 +70,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The kinds a worker can run, and what their handlers share.
+/// The kinds a process can run, and what their handlers share.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     entries: BTreeMap<Kind, Arc<Entry>>,
@@ -63,18 +89,11 @@ impl Registry {
     /// # Errors
     /// When its names are refused, or the kind is registered already.
     pub fn add<H: Handler>(&mut self) -> Result<&mut Self, RegistryError> {
-        let info = KindInfo {
-            kind: Kind::new(H::KIND)?,
-            queue: Queue::new(H::QUEUE)?,
-            version: H::VERSION,
-            timeout: H::timeout(),
-            retry: H::retry(),
-            blocking: H::BLOCKING,
-        };
-        if self.entries.contains_key(&info.kind) {
+        let entry = Entry::of::<H>()?;
+        if self.entries.contains_key(&entry.info.kind) {
             return Err(RegistryError::Twice(H::KIND.to_owned()));
         }
-        self.entries.insert(info.kind.clone(), Arc::new(Entry { info, begin: begin::<H> }));
+        self.entries.insert(entry.info.kind.clone(), Arc::new(entry));
         Ok(self)
     }
 
@@ -107,7 +126,11 @@ impl Registry {
         self.entries.values().map(|entry| &entry.info)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(crate) fn entry(&self, kind: &Kind) -> Option<&Arc<Entry>> {
+        self.entries.get(kind)
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()
     }
 }
@@ -127,6 +150,9 @@ pub enum RegistryError {
     /// Its name is refused.
     #[error(transparent)]
     Name(#[from] BadName),
+    /// What its canaries run is no JSON, or too large.
+    #[error("its canary payload cannot be written: {0}")]
+    Canary(#[from] InvalidArgs),
     /// There is another of that name.
     #[error("kind `{0}` is registered twice: give one of the two another name")]
     Twice(String),

@@ -1,0 +1,31 @@
+//! When a verdict ends a wait. A verdict is about one moment; a pipeline that started its workers a second ago must not
+//! be failed by that second.
+
+use std::time::{Duration, Instant};
+
+use super::verdict::{Decision, TierVerdict};
+
+/// A failure that waiting does not heal (a hook that ended with an error, jobs that fail, a worker that stays inactive)
+/// ends a wait when it has stood for so long. One that may heal never does: workers still come, stores come back.
+pub const SETTLE: Duration = Duration::from_secs(3);
+
+/// What a wait has heard so far.
+#[derive(Debug, Default)]
+pub struct Patience {
+    failing_since: Option<Instant>,
+}
+
+impl Patience {
+    /// Whether this verdict, heard now, ends the wait.
+    pub fn ends(&mut self, verdict: &TierVerdict, now: Instant) -> bool {
+        let lasting = verdict.decision == Decision::Fail && verdict.terminal;
+        let since = lasting.then(|| self.failing_since.unwrap_or(now));
+        self.failing_since = since;
+        match verdict.decision {
+            Decision::Pass | Decision::Superseded => true,
+            Decision::Fail => since.is_some_and(|since| now.saturating_duration_since(since) >= SETTLE),
+            // A release that nobody knows may be one whose first worker is still being started.
+            Decision::Pending | Decision::Unknown => false,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What a worker knows, as metrics: rendered by hand, so that a scrape needs neither a collector nor a thread. Every
+//! series is there from the start, and none is named by a job or a worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::census::View;
+use super::exposition::{Text, Type};
+use crate::activation::WorkerState;
+use crate::clock::{self, Timestamp};
+use crate::health::{Facts, Probe, Status};
+use crate::job::State;
+use crate::names::{Queue, Tier};
+use crate::store::FaultCode;
+use crate::worker::{self, BOUNDS, Counts, Done};
+
+pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const STATES: [WorkerState; 6] = [
+    WorkerState::Starting,
+    WorkerState::Inactive,
+    WorkerState::Active,
+    WorkerState::Quiet,
+    WorkerState::Stopping,
+    WorkerState::Stopped,
+];
+const FAULTS: [FaultCode; 4] =
+    [FaultCode::SelfTestFailed, FaultCode::ActivationHookFailed, FaultCode::StoreWentBack, FaultCode::Other];
+
+/// What a scrape shows.
+pub(crate) struct Known<'a> {
+    pub(crate) tier: Tier,
+    pub(crate) worker: Option<&'a worker::Facts>,
+    pub(crate) facts: Option<&'a Facts>,
+    pub(crate) counts: Counts,
+    pub(crate) verdicts: [(Probe, Status); 5],
+    /// Whether the queues are counted here at all.
+    pub(crate) counted: bool,
+    pub(crate) view: View,
+    pub(crate) slos: &'a BTreeMap<Queue, Duration>,
+}
+
+/// The whole document.
+pub(crate) fn text(known: &Known<'_>, open: bool) -> String {
+    let mut text = Text::new(open, known.tier.as_str());
+    about(&mut text, known);
+    worker(&mut text, known);
+    times(&mut text, known);
+    jobs(&mut text, &known.counts);
+    store(&mut text, known);
+    queues(&mut text, known);
+    text.end()
+}
+
+fn about(text: &mut Text, known: &Known<'_>) {
+    let release = known.facts.map_or("", |facts| facts.release.as_str());
+    let commit = option_env!("SLUICEGATE_COMMIT").unwrap_or("unknown");
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("commit", commit), ("release", release)];
+    text.family("sluicegate_build_info", Type::Gauge, "What runs here.").is(&labels, 1);
+    let mut family = text.family(
+        "sluicegate_health_status",
+        Type::Gauge,
+        "The answer to each question of health: 1 for the one that holds.",
+    );
+    for (probe, now) in known.verdicts {
+        for status in [Status::Pass, Status::Warn, Status::Fail] {
+            let labels = [("question", probe.group()), ("status", status.as_str())];
+            family.is(&labels, u8::from(status == now));
+        }
+    }
+}
+
+fn worker(text: &mut Text, known: &Known<'_>) {
+    let now = known.facts.map_or(WorkerState::Starting, |facts| facts.state);
+    let mut family = text.family(
+        "sluicegate_worker_status",
+        Type::Gauge,
+        "The state of the worker: 1 for the one it is in.",
+    );
+    for state in STATES {
+        family.is(&[("state", state.as_str())], u8::from(state == now));
+    }
+    let fault = known.facts.and_then(|facts| facts.fault.as_ref()).map(|fault| fault.code);
+    let mut family = text.family(
+        "sluicegate_worker_fault",
+        Type::Gauge,
+        "The step on its way to active that failed: 1 for the one that did.",
+    );
+    for code in FAULTS {
+        family.is(&[("code", code.as_str())], u8::from(fault == Some(code)));
+    }
+    let endless =
+        known.facts.and_then(|facts| facts.quiet.as_ref()).is_some_and(|quiet| quiet.until.is_none());
+    text.family(
+        "sluicegate_worker_quiet_without_deadline",
+        Type::Gauge,
+        "Whether only a person ends its quiet.",
+    )
+    .is(&[], u8::from(endless));
+    let (slots, busy, stuck) = known.facts.map_or((0, 0, 0), |facts| (facts.slots, facts.busy, facts.stuck));
+    text.family("sluicegate_worker_slots", Type::Gauge, "Slots by what they do.")
+        .is(&[("state", "busy")], busy.saturating_sub(stuck))
+        .is(&[("state", "idle")], slots.saturating_sub(busy))
+        .is(&[("state", "stuck")], stuck);
+    let (unsettled, lost) = known.worker.map_or((0, 0), |worker| (worker.unsettled, worker.lost));
+    text.family(
+        "sluicegate_worker_unsettled_outcomes",
+        Type::Gauge,
+        "Outcomes that the store has not confirmed.",
+    )
+    .is(&[], unsettled);
+    text.family(
+        "sluicegate_leases_lost_total",
+        Type::Counter,
+        "Jobs whose lease was lost while they were held.",
+    )
+    .is(&[], lost);
+    let tick = known.facts.map_or(0.0, |facts| facts.runtime_age.as_secs_f64());
+    text.family(
+        "sluicegate_worker_runtime_tick_age_seconds",
+        Type::Gauge,
+        "Age of the job runtime's last tick.",
+    )
+    .is(&[], tick);
+}
+
+/// Points in time, zero for never: then their age is large, and whoever watches it is told.
+fn times(text: &mut Text, known: &Known<'_>) {
+    let presence = known.worker.map(|worker| &worker.presence);
+    let now = clock::wall();
+    let at = |age: Option<Duration>| age.map_or(0.0, |age| seconds(now.minus(age)));
+    for (name, help, age) in [
+        (
+            "sluicegate_worker_last_claim_timestamp_seconds",
+            "When a claim was last answered.",
+            presence.and_then(|presence| presence.claim_age),
+        ),
+        (
+            "sluicegate_worker_last_progress_timestamp_seconds",
+            "When a job last started or ended.",
+            presence.and_then(|presence| presence.progress_age),
+        ),
+        (
+            "sluicegate_canary_success_timestamp_seconds",
+            "When the worker's own canary last came back.",
+            presence.and_then(|presence| presence.canary_age),
+        ),
+    ] {
+        text.family(name, Type::Gauge, help).is(&[], at(age));
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.ms() as f64 / 1e3
+}
+
+fn jobs(text: &mut Text, counts: &Counts) {
+    let mut family = text.family(
+        "sluicegate_jobs_processed_total",
+        Type::Counter,
+        "Attempts by how they ended, in this process.",
+    );
+    for ((queue, kind), count) in counts {
+        for done in Done::ALL {
+            let labels = [("queue", queue.as_str()), ("kind", kind.as_str()), ("outcome", done.as_str())];
+            family.is(&labels, count.of(done));
+        }
+    }
+    let (retried, dead) = ("sluicegate_jobs_retried_total", "sluicegate_jobs_dead_total");
+    for (name, help) in
+        [(retried, "Failed attempts that are repeated."), (dead, "Jobs that failed for good.")]
+    {
+        let mut family = text.family(name, Type::Counter, help);
+        for ((queue, kind), count) in counts {
+            let value = if name == retried { count.retried } else { count.dead };
+            family.is(&[("queue", queue.as_str()), ("kind", kind.as_str())], value);
+        }
+    }
+    let mut family = text.family(
+        "sluicegate_job_duration_seconds",
+        Type::Histogram,
+        "Run times of attempts, in this process.",
+    );
+    for ((queue, kind), count) in counts {
+        let labels = [("queue", queue.as_str()), ("kind", kind.as_str())];
+        family.histogram(&labels, &BOUNDS, &count.buckets, count.ran.as_secs_f64());
+    }
+}
+
+fn store(text: &mut Text, known: &Known<'_>) {
+    let away = known.worker.and_then(|worker| worker.store_down.as_ref());
+    let up = away.is_none() && (known.view.up || !known.counted && known.worker.is_some());
+    text.family(
+        "sluicegate_store_up",
+        Type::Gauge,
+        "Whether the store answers this worker, and this scrape.",
+    )
+    .is(&[], u8::from(up));
+    text.family(
+        "sluicegate_store_away_seconds",
+        Type::Gauge,
+        "For how long the store has not answered this worker.",
+    )
+    .is(&[], away.map_or(0.0, |(_, secs)| *secs));
+    let counted = known.view.last.as_ref().map_or(0.0, |(at, _)| seconds(clock::wall().minus(at.elapsed())));
+    text.family(
+        "sluicegate_queue_census_timestamp_seconds",
+        Type::Gauge,
+        "When the queues were counted: while the store is away, the last counts stay.",
+    )
+    .is(&[], counted);
+}
+
+/// The same from every worker of the tier, but for the moment: `max by (queue)`.
+fn queues(text: &mut Text, known: &Known<'_>) {
+    let census = known.view.last.as_ref().map(|(_, census)| census);
+    let count =
+        |queue: &Queue| census.and_then(|census| census.queues.iter().find(|count| count.queue == *queue));
+    let names: BTreeSet<&Queue> = match census {
+        None => BTreeSet::new(), // zero would be a lie
+        Some(census) => {
+            let served =
+                known.worker.and_then(|worker| worker.presence.queues.as_ref()).into_iter().flatten();
+            let own = known.counts.keys().map(|(queue, _)| queue);
+            census
+                .queues
+                .iter()
+                .map(|count| &count.queue)
+                .chain(served)
+                .chain(own)
+                .chain(known.slos.keys())
+                .chain(&known.view.paused)
+                .collect()
+        }
+    };
+    let mut family = text.family("sluicegate_queue_jobs", Type::Gauge, "Jobs by state.");
+    for &queue in &names {
+        for state in State::ALL {
+            let jobs = count(queue).and_then(|count| count.states.get(&state)).copied().unwrap_or(0);
+            family.is(&[("queue", queue.as_str()), ("state", state.as_str())], jobs);
+        }
+    }
+    let mut family = text.family(
+        "sluicegate_queue_latency_seconds",
+        Type::Gauge,
+        "For how long the oldest available job has waited.",
+    );
+    for &queue in &names {
+        let wait = count(queue).and_then(|count| count.oldest_wait).unwrap_or_default();
+        family.is(&[("queue", queue.as_str())], wait.as_secs_f64());
+    }
+    let mut family = text.family("sluicegate_queue_paused", Type::Gauge, "Whether the queue is paused.");
+    for &queue in &names {
+        family.is(&[("queue", queue.as_str())], u8::from(known.view.paused.contains(queue)));
+    }
+    let mut family = text.family("sluicegate_queue_slo_seconds", Type::Gauge, "For how long a job may wait.");
+    for (queue, slo) in known.slos {
+        family.is(&[("queue", queue.as_str())], slo.as_secs_f64());
+    }
+}

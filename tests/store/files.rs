@@ -57,12 +57,15 @@ async fn a_file_that_is_not_a_database() {
 async fn an_older_schema_grows_and_keeps_what_it_holds() {
     let place = place();
     drop(healthy(&place.file).await);
-    drop(sql(
-        &place.file,
-        "DROP TABLE uniq_kept; DROP TABLE pause; DROP TABLE controls; DROP INDEX job_canary; PRAGMA user_version = 1000",
-    )); // as version 1.0 left it
+    let older = "DROP TABLE uniq_kept; DROP TABLE completed; DROP TABLE pause; DROP TABLE controls; DROP INDEX job_canary; PRAGMA user_version = 1000;
+        CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, held BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID;
+        INSERT INTO done VALUES(1, 9, 1000, x'010000000000000001000000')";
+    drop(sql(&place.file, older)); // as version 1.0 left it
     let store = healthy(&place.file).await;
     assert_eq!(store.census(&Tier::default()).await.unwrap().queues[0].inserted_total, 2);
+    let kept = "SELECT qid, did, at FROM completed WHERE first IS NULL AND length(held) = 12";
+    let kept = sql(&place.file, "").query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    assert_eq!(kept.unwrap(), (1, 9, 1000), "retention goes on where it was");
     let unique = sluicegate::job::Unique { key: "k".into(), window: None, states: None };
     store.insert(&Tier::default(), vec![job(2).unique(unique)]).await.expect("an insert");
     assert_eq!(store.pauses(&Tier::default()).await.expect("a list"), []);
@@ -94,15 +97,15 @@ async fn a_database_of_another_application_that_has_a_version() {
 async fn a_newer_schema_is_refused_and_a_newer_minor_is_not() {
     let place = place();
     drop(healthy(&place.file).await);
-    drop(sql(&place.file, "PRAGMA user_version = 1999"));
+    drop(sql(&place.file, "PRAGMA user_version = 2999"));
     drop(SqliteStore::open(&place.file).await.expect("an older program shares it"));
     // Rewritten as a whole, since the last store may still be closing.
     let copy = place.folder.path().join("copy.db");
     drop(sql(&place.file, &format!("VACUUM INTO '{}'", copy.display())));
-    drop(sql(&copy, "PRAGMA journal_mode = WAL; PRAGMA user_version = 2000"));
+    drop(sql(&copy, "PRAGMA journal_mode = WAL; PRAGMA user_version = 3000"));
     let error = refused(&copy).await;
     assert_eq!(error.kind, ErrorKind::Newer, "{error}");
-    assert!(error.detail.contains("2.0") && error.detail.contains('1'), "{error}");
+    assert!(error.detail.contains("3.0") && error.detail.contains('2'), "{error}");
 }
 
 #[tokio::test]

@@ -180,6 +180,26 @@ pub(crate) async fn rule_06_idempotent_insert_twice_in_one_batch(rig: Rig) {
     assert_eq!(ids(&rig.claim(&Hand::new("w-1", "r1"), 10).await), [a.id, b.id]);
 }
 
+/// An engine may write many at once, as long as each is answered for itself.
+pub(crate) async fn rule_06_idempotent_insert_of_a_large_batch_that_repeats_itself(rig: Rig) {
+    let new: Vec<NewJob> = (0..120).map(job).collect();
+    rig.inserts(vec![new[3].clone(), new[70].clone()]).await;
+    let mut batch = new.clone();
+    batch.insert(40, new[39].clone());
+    batch.push(new[5].clone());
+    let answers = rig.inserts(batch.clone()).await;
+    for (place, (job, answer)) in batch.iter().zip(answers).enumerate() {
+        let again = [3, 40, 71, 120 + 1].contains(&place);
+        match answer {
+            Insert::Existing { id, state: State::Available } if again => assert_eq!(id, job.id),
+            Insert::Stored { id, state: State::Available, .. } if !again => assert_eq!(id, job.id),
+            other => panic!("{place}: {other:?}"),
+        }
+    }
+    assert_eq!(rig.claim(&Hand::new("w-1", "r1"), MAX_BATCH).await.jobs.len(), 120);
+    assert_eq!(rig.census().await.queues[0].inserted_total, 120);
+}
+
 pub(crate) async fn rule_06_idempotent_insert_by_two_clients_at_once(rig: Rig) {
     let other = rig.harness.client().await;
     let jobs: Vec<_> = (0..50).map(job).collect();

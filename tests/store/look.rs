@@ -337,3 +337,69 @@ pub(crate) async fn census_equals_a_full_recount_after_random_operations(rig: Ri
         );
     }
 }
+
+/// An engine may write what a large batch completed in one place, not in each job: nobody may see the difference.
+pub(crate) async fn a_large_batch_completes_like_each_of_its_jobs(rig: Rig) {
+    let hand = Hand::new("w-1", "r1");
+    let jobs: Vec<NewJob> = (0..240)
+        .map(|n| match n {
+            60..65 => job(n).tag("team", "x"),
+            120..180 => job(n).queue("other").unwrap(),
+            _ => job(n),
+        })
+        .collect();
+    rig.inserts(jobs.clone()).await;
+    let first = rig.claim(&hand, 100).await;
+    let batch = rig.claim(&hand, MAX_BATCH).await;
+    assert_eq!((first.jobs.len(), batch.jobs.len()), (100, 140));
+    rig.settle_all(&batch, &Verdict::Completed).await;
+    let ended: HashSet<JobId> = batch.jobs.iter().map(|job| job.id).collect();
+    let ids_in = async |state| {
+        let found = all_pages(&rig, PageAsk { state: Some(state), ..every(70) }).await;
+        assert!(found.iter().all(|job| job.state == state));
+        found.iter().map(|job| job.id).collect::<HashSet<_>>()
+    };
+    assert_eq!(ids_in(State::Completed).await, ended);
+    assert_eq!(ids_in(State::Running).await, first.jobs.iter().map(|job| job.id).collect());
+    assert!(ids_in(State::Available).await.is_empty());
+    let record = rig.get(batch.jobs[7].id).await;
+    assert_eq!(
+        (record.state, record.worker, record.release),
+        (State::Completed, Some(hand.name.clone()), Some(hand.release.clone()))
+    );
+    assert_eq!((record.claimed_at, record.ran), (Some(batch.now), Some(std::time::Duration::from_millis(3))));
+    assert!(record.finished_at.is_some_and(|at| at >= batch.now));
+    // Told again, under its own nonce and under another.
+    let settle = |nonce| {
+        let items = batch.jobs.iter().map(|job| Settle {
+            nonce,
+            id: job.id,
+            slot: job.slot,
+            ran: rig.units(0),
+            verdict: Verdict::Return,
+        });
+        rig.store.settle(&rig.tier, items.collect())
+    };
+    assert_eq!(settle(batch.nonce).await.unwrap(), vec![Settled::Already; 140]);
+    assert_eq!(settle(first.nonce).await.unwrap(), vec![Settled::Lost; 140]);
+    // Enqueued, retried and cancelled again.
+    for (new, answer) in jobs.iter().zip(rig.inserts(jobs.clone()).await) {
+        let state = if ended.contains(&new.id) { State::Completed } else { State::Running };
+        assert_eq!(answer, Insert::Existing { id: new.id, state });
+    }
+    for action in [Action::Retry, Action::Cancel] {
+        let ids = batch.jobs.iter().map(|job| job.id).collect();
+        let answers = rig.store.bulk(&rig.tier, ids, action, &actor()).await.unwrap();
+        assert_eq!(answers, vec![Acted::Refused(State::Completed); 140]);
+    }
+    rig.settle_all(&first, &Verdict::Completed).await;
+    let census = rig.census().await;
+    let completed: Vec<u64> = census.queues.iter().map(|queue| queue.states[&State::Completed]).collect();
+    assert_eq!(completed, [180, 60]);
+    if rig.can_wait(KEEP_COMPLETED * 2) {
+        rig.harness.pass(KEEP_COMPLETED * 2).await;
+        while rig.sweep().await.trimmed > 0 {}
+        assert!(all_pages(&rig, every(70)).await.is_empty(), "retention ends for all of them");
+        assert!(rig.census().await.queues.iter().all(|queue| queue.states.values().sum::<u64>() == 0));
+    }
+}

@@ -155,6 +155,7 @@ macro_rules! conformance {
                     pages_are_newest_first_and_complete
                     pages_refuse_a_token_that_is_none
                     pages_are_filtered
+                    a_large_batch_completes_like_each_of_its_jobs
                     pages_find_a_needle_behind_many
                     census_tells_the_oldest_wait
                     census_counts_per_queue_and_kind
@@ -184,6 +185,7 @@ macro_rules! conformance {
                     rule_06_idempotent_insert_the_same_again_is_the_same_job
                     rule_06_idempotent_insert_other_content_is_a_conflict
                     rule_06_idempotent_insert_twice_in_one_batch
+                    rule_06_idempotent_insert_of_a_large_batch_that_repeats_itself
                     rule_06_idempotent_insert_by_two_clients_at_once
                     rule_06_idempotency_key_is_remembered_a_day_after_completion_and_no_longer
                     rule_06_idempotency_key_is_remembered_when_trimmed_by_count

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
 
+use super::completed;
 use super::control;
-use super::insert::{self, state_from};
+use super::insert;
 use super::lease::Held;
 use super::session::{Session, Step, tid};
-use super::settle::{end_waiting, history_with, keep_completed, micros};
+use super::settle::{end_waiting, history_with, micros, trim_over};
 use super::sweep::make_available;
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -42,17 +43,16 @@ pub(super) fn bulk(
 }
 
 fn one(session: &mut Session, tid: i64, id: JobId, action: Action, by: &Actor) -> Step<Acted> {
-    type Found = (i64, i64, i64, i64, i64, bool);
+    type Found = (i64, i64, i64, i64);
     let found: Option<Found> = session
         .conn
-        .prepare_cached(
-            "SELECT seq, sid, state, pid, ord, EXISTS(SELECT 1 FROM ready r WHERE r.pid = job.pid AND r.ord = job.ord)
-             FROM job WHERE tid = ?1 AND id = ?2",
-        )?
-        .query_row(params![tid, id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)))
+        .prepare_cached("SELECT seq, sid, pid, ord FROM job WHERE tid = ?1 AND id = ?2")?
+        .query_row(params![tid, id.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
         .optional()?;
-    let Some((seq, sid, code, pid, ord, ready)) = found else { return Ok(Acted::NotFound) };
-    let Some(state) = state_from(code, ready) else { return Ok(Acted::NotFound) };
+    let Some((seq, sid, pid, ord)) = found else { return Ok(Acted::NotFound) };
+    let Some(state) = insert::state_of(session, seq)? else { return Ok(Acted::NotFound) };
     match action {
         // A canary that ended has proved what it could: whoever wants another sends one.
         Action::Retry if pid < 0 && state.is_final() => Ok(Acted::Refused(state)),
@@ -80,12 +80,12 @@ fn one(session: &mut Session, tid: i64, id: JobId, action: Action, by: &Actor) -
             Err(_) => Ok(Acted::Refused(state)),
             Ok(to) => {
                 not_ready(session, pid, ord)?;
-                ran_inline(session, Held { seq, sid }, state, ran)?;
+                ran_inline(session, Held { seq, sid, plain: false }, state, ran)?;
                 Ok(Acted::Done(to))
             }
         },
         Action::HandOver { .. } if state != State::Scheduled => Ok(Acted::Unchanged(state)),
-        Action::HandOver { after } => hand_over(session, Held { seq, sid }, after, by),
+        Action::HandOver { after } => hand_over(session, Held { seq, sid, plain: false }, after, by),
     }
 }
 
@@ -111,10 +111,12 @@ fn ran_inline(session: &mut Session, job: Held, from: State, ran: Duration) -> S
         )?
         .execute(params![job.seq, begun.ms(), now.ms(), micros(ran), history])?;
     session.moved(job.sid, Some(from), Some(State::Completed));
-    session.count(job.sid, COMPLETED);
+    session.count(job.sid, COMPLETED, 1);
     let Session { conn, names, .. } = session;
     let qid = names.stream(conn, job.sid)?.qid;
-    keep_completed(session, qid, &[job])
+    session.keep(qid, 1);
+    completed::in_order(session, qid, [job].iter())?;
+    trim_over(session, qid, 1)
 }
 
 fn hand_over(session: &mut Session, job: Held, after: Duration, by: &Actor) -> Step<Acted> {

@@ -3,13 +3,14 @@
 //! step fails, since the rows it made may be gone.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension as _, Result, params};
 
 use crate::job::NewJob;
 use crate::names::{Kind, Queue, Release, Tier, WorkerName};
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Stream {
     pub(super) qid: i64,
     pub(super) queue: Queue,
@@ -151,22 +152,21 @@ impl Catalog {
         Ok(pid)
     }
 
-    pub(super) fn stream(&mut self, conn: &Connection, sid: i64) -> Result<Stream> {
-        if let Some(stream) = self.by_sid.get(&sid) {
-            return Ok(stream.clone());
-        }
+    pub(super) fn stream(&mut self, conn: &Connection, sid: i64) -> Result<&Stream> {
+        let vacant = match self.by_sid.entry(sid) {
+            Entry::Occupied(known) => return Ok(known.into_mut()),
+            Entry::Vacant(vacant) => vacant,
+        };
         let (qid, queue, kind): (i64, String, String) = conn
             .prepare_cached(
                 "SELECT s.qid, q.name, s.kind FROM stream s JOIN queue q ON q.qid = s.qid WHERE s.sid = ?1",
             )?
             .query_row([sid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let stream = Stream {
+        Ok(vacant.insert(Stream {
             qid,
             queue: Queue::stored(&queue).map_err(bad_name)?,
             kind: Kind::new(&kind).map_err(bad_name)?,
-        };
-        self.by_sid.insert(sid, stream.clone());
-        Ok(stream)
+        }))
     }
 
     pub(super) fn part_of(&mut self, conn: &Connection, pid: i64) -> Result<Part> {

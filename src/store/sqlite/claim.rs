@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::catalog::Part;
 use super::lease::{Held, pack};
-use super::session::{Session, Step, tid};
+use super::session::{Session, Step, streams, tid};
 use super::{canary, control, pause};
 use crate::activation::{Activation, Decision, decide};
 use crate::clock::Timestamp;
@@ -85,6 +85,10 @@ fn hold(session: &mut Session, tid: i64, ask: &ClaimAsk, taken: &Taken) -> Step<
     if taken.held.is_empty() {
         return Ok(());
     }
+    for (run, n) in streams(&taken.held, |job| job.sid) {
+        session.moved_by(run.sid, State::Available, -n);
+        session.moved_by(run.sid, State::Running, n);
+    }
     let Session { conn, names, .. } = session;
     let aid = names.actor(conn, &ask.worker, &ask.release)?;
     session
@@ -98,7 +102,7 @@ fn hold(session: &mut Session, tid: i64, ask: &ClaimAsk, taken: &Taken) -> Step<
             session.now.ms(),
             session.now.plus(ask.lease).ms(),
             taken.suspect,
-            pack(&taken.held)
+            pack(taken.held.iter())
         ])?;
     Ok(())
 }
@@ -269,10 +273,13 @@ fn from_part(
                 continue;
             }
             let Session { conn, names, .. } = session;
-            let stream = names.stream(conn, row.sid)?;
-            session.moved(row.sid, Some(State::Available), Some(State::Running));
-            held.push(Held { seq: row.seq, sid: row.sid });
-            jobs.push(row.claimed(part, stream.kind));
+            let kind = names.stream(conn, row.sid)?.kind.clone();
+            held.push(Held {
+                seq: row.seq,
+                sid: row.sid,
+                plain: row.exp_at.is_none() && row.extras.is_none(),
+            });
+            jobs.push(row.claimed(part, kind));
             room -= 1;
         }
         if short {

@@ -1,4 +1,5 @@
 //! What a lease holds, as bytes in one row: twelve for each job, so that a batch is claimed and settled with one write.
+//! Eight are the job's number; of the other four the highest bit says that it is plain, the rest is its stream.
 
 use rusqlite::{OptionalExtension as _, Row, params};
 
@@ -9,7 +10,11 @@ use super::session::{Session, Step};
 pub(super) struct Held {
     pub(super) seq: i64,
     pub(super) sid: i64,
+    /// It has no keys, no tags and no expiry: nothing but its batch has to know that it completed.
+    pub(super) plain: bool,
 }
+
+const PLAIN: u32 = 1 << 31;
 
 /// A lease row.
 #[derive(Debug, Clone)]
@@ -53,17 +58,18 @@ impl Lease {
             session
                 .conn
                 .prepare_cached("UPDATE lease SET held = ?2 WHERE lid = ?1")?
-                .execute(params![self.lid, pack(&self.held)])?;
+                .execute(params![self.lid, pack(self.held.iter())])?;
         }
         Ok(())
     }
 }
 
-pub(super) fn pack(held: &[Held]) -> Vec<u8> {
+pub(super) fn pack<'a>(held: impl ExactSizeIterator<Item = &'a Held>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(held.len() * 12);
     for one in held {
+        let sid = u32::try_from(one.sid).unwrap_or(u32::MAX) & !PLAIN;
         bytes.extend_from_slice(&one.seq.to_le_bytes());
-        bytes.extend_from_slice(&u32::try_from(one.sid).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(&(if one.plain { sid | PLAIN } else { sid }).to_le_bytes());
     }
     bytes
 }
@@ -73,9 +79,11 @@ pub(super) fn unpack(bytes: &[u8]) -> Vec<Held> {
         .chunks_exact(12)
         .filter_map(|chunk| {
             let (seq, sid) = chunk.split_at(8);
+            let sid = u32::from_le_bytes(sid.try_into().ok()?);
             Some(Held {
                 seq: i64::from_le_bytes(seq.try_into().ok()?),
-                sid: i64::from(u32::from_le_bytes(sid.try_into().ok()?)),
+                sid: i64::from(sid & !PLAIN),
+                plain: sid & PLAIN != 0,
             })
         })
         .collect()

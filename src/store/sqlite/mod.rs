@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `schema` | the tables, the settings, what errors mean |
 //! | `session`, `catalog`, `lease` | what a step works with: counters, names, what a lease holds |
-//! | `insert`, `claim`, `settle`, `sweep`, `trim`, `act` | the steps of the data plane |
+//! | `insert`, `claim`, `settle`, `completed`, `sweep`, `trim`, `act` | the steps of the data plane |
 //! | `canary` | what is special about canary jobs |
 //! | `control`, `pause` | activation, records, ledger, presence; pauses, and what operators set |
 
@@ -13,6 +13,7 @@ mod act;
 mod canary;
 mod catalog;
 mod claim;
+mod completed;
 mod control;
 mod insert;
 mod lease;

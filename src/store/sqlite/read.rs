@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::catalog::actor_of;
+use super::completed;
 use super::control::from_json;
-use super::insert::state_from;
+use super::insert::{hot, state_from};
 use super::schema::{explain, open_reader};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -55,7 +57,7 @@ pub(super) fn tier_id(conn: &Connection, tier: &Tier) -> rusqlite::Result<Option
 
 const JOB: &str = "SELECT j.seq, j.id, s.kind, q.name, j.state, j.args, j.version, p.priority, j.failures, j.crashes, j.enq_at, j.run_at,
   j.exp_at, j.claimed_at, j.fin_at, j.ran_us, a.worker, a.release, j.park, j.history, j.extras,
-  EXISTS(SELECT 1 FROM ready r WHERE r.pid = j.pid AND r.ord = j.ord)
+  EXISTS(SELECT 1 FROM ready r WHERE r.pid = j.pid AND r.ord = j.ord), s.qid
   FROM job j JOIN stream s ON s.sid = j.sid JOIN queue q ON q.qid = s.qid JOIN part p ON p.pid = j.pid LEFT JOIN actor a ON a.aid = j.aid";
 
 fn parse<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
@@ -107,41 +109,85 @@ fn record_from(row: &Row<'_>, tier: &Tier) -> rusqlite::Result<JobRecord> {
 
 pub(super) fn get(conn: &Connection, tier: &Tier, id: JobId) -> rusqlite::Result<Option<JobRecord>> {
     let Some(tid) = tier_id(conn, tier)? else { return Ok(None) };
-    let tx = conn.unchecked_transaction()?; // one snapshot for the row and its lease
-    let row: Option<(i64, JobRecord)> = conn
+    let tx = conn.unchecked_transaction()?; // one snapshot for the row and what else knows of it
+    let mut elsewhere = Elsewhere::new(conn, tid);
+    let found = conn
         .prepare_cached(&format!("{JOB} WHERE j.tid = ?1 AND j.id = ?2"))?
-        .query_row(params![tid, id.as_bytes()], |row| Ok((row.get(0)?, record_from(row, tier)?)))
+        .query_row(params![tid, id.as_bytes()], |row| elsewhere.record_from(row, tier))
         .optional()?;
-    let mut found: Vec<(i64, JobRecord)> = row.into_iter().collect();
-    tell_holders(conn, tid, &mut found)?;
     tx.finish()?;
-    Ok(found.pop().map(|(_, record)| record))
+    Ok(found)
 }
 
-/// Tells of running jobs who runs them. The rows do not say it, the leases do; there are few of those.
-fn tell_holders(conn: &Connection, tid: i64, jobs: &mut [(i64, JobRecord)]) -> rusqlite::Result<()> {
-    let mut running: HashMap<i64, &mut JobRecord> = jobs
-        .iter_mut()
-        .filter(|(_, job)| job.state == State::Running)
-        .map(|(seq, job)| (*seq, job))
-        .collect();
-    if running.is_empty() {
-        return Ok(());
+/// An attempt, as a lease or a batch of completions tells it.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    claimed_at: i64,
+    aid: i64,
+    /// When it completed, and how many microseconds it ran.
+    ended: Option<(i64, i64)>,
+}
+
+/// What the rows of jobs do not say: who runs a job, and whether it has completed. The leases and the batches of
+/// completions do; there are few of those, and none is read twice.
+struct Elsewhere<'c> {
+    conn: &'c Connection,
+    tid: i64,
+    leases_read: bool,
+    told: HashMap<i64, Told>,
+}
+
+impl<'c> Elsewhere<'c> {
+    fn new(conn: &'c Connection, tid: i64) -> Self {
+        Self { conn, tid, leases_read: false, told: HashMap::new() }
     }
-    let mut statement = conn.prepare_cached(
-        "SELECT l.lid, l.tid, l.aid, l.claimed_at, l.suspect, l.held, a.worker, a.release FROM lease l JOIN actor a ON a.aid = l.aid WHERE l.tid = ?1",
-    )?;
-    let mut rows = statement.query([tid])?;
-    while let Some(row) = rows.next()? {
-        let lease = super::lease::Lease::read(row)?;
-        for job in lease.held.iter().filter_map(|held| running.remove(&held.seq)) {
-            job.claimed_at = Some(Timestamp::from_ms(lease.claimed_at));
-            job.worker = Some(parse(&row.get::<_, String>(6)?)?);
-            job.release = Some(parse(&row.get::<_, String>(7)?)?);
-            job.ran = None;
+
+    /// A job, from its row of [`JOB`] and from what else is known of it.
+    fn record_from(&mut self, row: &Row<'_>, tier: &Tier) -> rusqlite::Result<JobRecord> {
+        let mut record = record_from(row, tier)?;
+        if record.state == State::Running
+            && let Some(told) = self.of(row.get(0)?, row.get(22)?)?
+        {
+            let by = actor_of(self.conn, told.aid)?;
+            (record.worker, record.release) = by.unzip();
+            record.claimed_at = Some(Timestamp::from_ms(told.claimed_at));
+            record.ran = None;
+            if let Some((at, us)) = told.ended {
+                record.state = State::Completed;
+                record.finished_at = Some(Timestamp::from_ms(at));
+                record.ran = Some(Duration::from_micros(us.unsigned_abs())).filter(|ran| !ran.is_zero());
+            }
         }
+        Ok(record)
     }
-    Ok(())
+
+    fn of(&mut self, seq: i64, qid: i64) -> rusqlite::Result<Option<Told>> {
+        if !self.leases_read {
+            self.read_leases()?;
+        }
+        if !self.told.contains_key(&seq)
+            && let Some(batch) = completed::batch_of(self.conn, qid, seq)?
+        {
+            self.told.extend(batch.jobs.into_iter().map(|(seq, us)| {
+                (seq, Told { claimed_at: batch.claimed_at, aid: batch.aid, ended: Some((batch.at, us)) })
+            }));
+        }
+        Ok(self.told.get(&seq).copied())
+    }
+
+    fn read_leases(&mut self) -> rusqlite::Result<()> {
+        let mut statement = self
+            .conn
+            .prepare_cached("SELECT lid, tid, aid, claimed_at, suspect, held FROM lease WHERE tid = ?1")?;
+        let mut rows = statement.query([self.tid])?;
+        while let Some(row) = rows.next()? {
+            let lease = super::lease::Lease::read(row)?;
+            let told = Told { claimed_at: lease.claimed_at, aid: lease.aid, ended: None };
+            self.told.extend(lease.held.iter().map(|held| (held.seq, told)));
+        }
+        self.leases_read = true;
+        Ok(())
+    }
 }
 
 pub(super) fn page(
@@ -168,9 +214,14 @@ pub(super) fn page(
 /// A page. The plus keeps the index of ids out: by it a page would sort all jobs of the tier, a second for a million.
 fn page_sql() -> String {
     format!(
-        "{JOB} WHERE +j.tid = ?1 AND j.seq < ?2 AND j.seq >= ?7 AND (?3 IS NULL OR j.state = ?3) AND (?4 IS NULL OR q.name = ?4) AND (?5 IS NULL OR s.kind = ?5)
+        "{JOB} WHERE +j.tid = ?1 AND j.seq < ?2 AND j.seq >= ?7 AND (?3 IS NULL OR j.state IN (?3, ?8)) AND (?4 IS NULL OR q.name = ?4) AND (?5 IS NULL OR s.kind = ?5)
          ORDER BY j.seq DESC LIMIT ?6"
     )
+}
+
+/// What else the row of a job in a state may say: that of most completed jobs is as it was when they were claimed.
+const fn written(state: State) -> u8 {
+    hot(if matches!(state, State::Completed) { State::Running } else { state })
 }
 
 fn page_before(
@@ -181,7 +232,7 @@ fn page_before(
     mut before: i64,
 ) -> rusqlite::Result<Page> {
     let Some(tid) = tier_id(conn, tier)? else { return Ok(Page { jobs: Vec::new(), next: None }) };
-    let tx = conn.unchecked_transaction()?; // one snapshot for the rows and their leases
+    let tx = conn.unchecked_transaction()?; // one snapshot for the rows and what else knows of them
     let limit = ask.limit.clamp(1, MAX_BATCH);
     // Looks at so many rows, whatever the filters find among them.
     let floor: Option<i64> = conn
@@ -192,20 +243,22 @@ fn page_before(
     let mut rows = statement.query(params![
         tid,
         before,
-        ask.state.map(super::insert::hot),
+        ask.state.map(hot),
         ask.queue.as_ref().map(Queue::as_str),
         ask.kind.as_ref().map(Kind::as_str),
         i64::try_from(MAX_SCAN).unwrap_or(i64::MAX),
-        floor.unwrap_or(i64::MIN)
+        floor.unwrap_or(i64::MIN),
+        ask.state.map(written)
     ])?;
+    let mut elsewhere = Elsewhere::new(conn, tid);
     let mut found = Vec::new();
     while found.len() < limit
         && let Some(row) = rows.next()?
     {
         before = row.get(0)?;
-        let record = record_from(row, tier)?;
+        let record = elsewhere.record_from(row, tier)?;
         if wanted(&record, ask, now) {
-            found.push((before, record));
+            found.push(record);
         }
     }
     drop(rows);
@@ -213,12 +266,8 @@ fn page_before(
     if found.len() < limit {
         before = floor.unwrap_or(before);
     }
-    tell_holders(conn, tid, &mut found)?;
     tx.finish()?;
-    Ok(Page {
-        jobs: found.into_iter().map(|(_, record)| record).collect(),
-        next: more.then(|| before.to_string()),
-    })
+    Ok(Page { jobs: found, next: more.then(|| before.to_string()) })
 }
 
 pub(super) fn census(conn: &Connection, tier: &Tier, now: Timestamp) -> rusqlite::Result<Census> {
@@ -264,8 +313,9 @@ mod tests {
         let conn = crate::store::sqlite::schema::open_writer(&folder.path().join("jobs.db"), 1_000).unwrap();
         let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {}", page_sql())).unwrap();
         let none: Option<i64> = None;
-        let lines =
-            plan.query_map(params![1, 9, none, none, none, 50, 1], |row| row.get::<_, String>(3)).unwrap();
+        let lines = plan
+            .query_map(params![1, 9, none, none, none, 50, 1, none], |row| row.get::<_, String>(3))
+            .unwrap();
         let lines: Vec<String> = lines.map(Result::unwrap).collect();
         assert!(!lines.iter().any(|line| line.contains("TEMP B-TREE")), "{lines:#?}");
         assert!(

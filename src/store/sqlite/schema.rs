@@ -1,11 +1,13 @@
 //! The file: its tables, its settings, how it is opened, and what SQLite's errors mean.
 //!
 //! A job's row is written at insert and at the end, not in between: an available job is one with an entry in `ready`, a
-//! running one is held by a `lease`. Both are moved a batch at a time. `job.ord` is the place in its ready list; what is
+//! running one is held by a `lease`. Both are moved a batch at a time. Of most jobs not even the completion is written into
+//! the row, see `completed`. `job.ord` is the place in its ready list; what is
 //! handed back or rescued keeps it and so returns to the head, what is promoted gets a new one at the tail.
 //!
 //! The schema only grows: a warm older release shares the file. `user_version` is major × 1,000 + minor; a file of a
-//! newer major is refused, a newer minor is not.
+//! newer major is refused, a newer minor is not. Version 1 was never released: its files are taken over, and a program of
+//! that version is shut out.
 
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -16,8 +18,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::clock::instant;
 use crate::store::{ErrorKind, StoreError};
 
-const MAJOR: i64 = 1;
-const MINOR: i64 = 2;
+const MAJOR: i64 = 2;
+const MINOR: i64 = 0;
 /// "SLUI", so that a file that is somebody else's is recognised.
 const APPLICATION_ID: i64 = 0x534c_5549;
 /// Before this, two processes that checkpoint and write can corrupt a WAL database (fixed in 3.51.3).
@@ -53,8 +55,6 @@ CREATE TABLE ready(pid INTEGER NOT NULL, ord INTEGER NOT NULL, seq INTEGER NOT N
 CREATE TABLE lease(lid INTEGER PRIMARY KEY, tid INTEGER NOT NULL, nonce BLOB NOT NULL UNIQUE, aid INTEGER NOT NULL,
   incarnation BLOB NOT NULL, claimed_at INTEGER NOT NULL, until INTEGER NOT NULL, suspect INTEGER NOT NULL, held BLOB NOT NULL);
 CREATE INDEX lease_until ON lease(tid, until);
--- completed jobs in the order of their completion, a batch a row: what trimming walks
-CREATE TABLE done(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL, held BLOB NOT NULL, PRIMARY KEY(qid, did)) WITHOUT ROWID;
 CREATE TABLE tally(sid INTEGER NOT NULL, code INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY(sid, code)) WITHOUT ROWID;
 CREATE TABLE uniq(tid INTEGER NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(tid, key)) WITHOUT ROWID;
 -- idempotency keys whose completed job is gone
@@ -74,7 +74,7 @@ CREATE TABLE presence(tid INTEGER NOT NULL, worker TEXT NOT NULL, incarnation BL
 ";
 
 /// What came after version 1.0. The schema only grows, since an older release may have the file open: nothing here
-/// changes what is there, and all of it may run again.
+/// changes what version 2 has, and all of it may run again.
 const GROWN: &str = "
 -- unique keys that outlive the record of the ended job that holds them (1.1)
 CREATE TABLE IF NOT EXISTS uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id BLOB NOT NULL, state INTEGER NOT NULL,
@@ -82,6 +82,15 @@ CREATE TABLE IF NOT EXISTS uniq_kept(tid INTEGER NOT NULL, key TEXT NOT NULL, id
 CREATE INDEX IF NOT EXISTS uniq_kept_until ON uniq_kept(until);
 -- parked jobs by why and by whom: a sweep seeks those it can help, however many it cannot (1.1)
 CREATE INDEX IF NOT EXISTS job_park ON job(sid, park, park_by) WHERE state = 4;
+-- completed jobs in the order of their completion, a batch a row: what trimming walks, and all that says that the jobs
+-- of a large batch completed (2.0). Version 1 knew the order alone, as `done`, and wrote every job's row
+CREATE TABLE IF NOT EXISTS completed(qid INTEGER NOT NULL, did INTEGER NOT NULL, at INTEGER NOT NULL,
+  first INTEGER, last INTEGER, claimed_at INTEGER, aid INTEGER, nonce BLOB, held BLOB NOT NULL, ran BLOB,
+  PRIMARY KEY(qid, did)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS completed_whole ON completed(qid, last, first) WHERE first IS NOT NULL;
+CREATE TABLE IF NOT EXISTS done(qid, did, at, held);
+INSERT INTO completed(qid, did, at, held) SELECT qid, did, at, held FROM done;
+DROP TABLE done;
 -- which queues are paused, and the revision of what operators set (1.2)
 CREATE TABLE IF NOT EXISTS pause(tid INTEGER NOT NULL, queue TEXT NOT NULL, who TEXT NOT NULL, reason TEXT,
   at INTEGER NOT NULL, until INTEGER, PRIMARY KEY(tid, queue)) WITHOUT ROWID;

@@ -100,8 +100,8 @@ impl Session {
     }
 
     /// Adds to a total.
-    pub(super) fn count(&mut self, sid: i64, total: u8) {
-        *self.tally.entry((sid, total)).or_default() += 1;
+    pub(super) fn count(&mut self, sid: i64, total: u8, by: i64) {
+        *self.tally.entry((sid, total)).or_default() += by;
     }
 
     /// Completed jobs kept in a queue.
@@ -154,6 +154,12 @@ impl Session {
         self.wake = false;
         self.restore(Counted::default());
     }
+}
+
+/// Runs of neighbours of one stream, as the first of each and how many they are: counters are changed a run at a time.
+pub(super) fn streams<T>(jobs: &[T], sid: impl Fn(&T) -> i64) -> impl Iterator<Item = (&T, i64)> {
+    jobs.chunk_by(move |a, b| sid(a) == sid(b))
+        .filter_map(|run| Some((run.first()?, i64::try_from(run.len()).unwrap_or_default())))
 }
 
 /// A tier's row, known or created.

@@ -1,13 +1,14 @@
 //! Settling: what became of claimed jobs. Only what the lease still holds is changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
 
 use super::catalog::actor_of;
+use super::completed::{self, Ran};
 use super::insert::to_json;
-use super::lease::{Held, Lease, pack};
+use super::lease::{Held, Lease};
 use super::session::{Session, Step, tid};
 use super::trim;
 use crate::clock::Timestamp;
@@ -15,7 +16,7 @@ use crate::ids::Nonce;
 use crate::job::record::{Attempt, remember};
 use crate::job::{Parked, State};
 use crate::names::{Tier, WorkerName};
-use crate::store::digest::{COMPLETED, FAILED};
+use crate::store::digest::FAILED;
 use crate::store::meaning::Consequence;
 use crate::store::{KEEP_COMPLETED_PER_QUEUE, Presence, Settle, Settled, Verdict};
 
@@ -26,12 +27,8 @@ pub(super) fn settle(session: &mut Session, tier: &Tier, items: &[Settle]) -> St
         .prepare_cached("SELECT EXISTS(SELECT 1 FROM cancel WHERE tid = ?1)")?
         .query_row([tid], |row| row.get(0))?;
     let mut answers = Vec::with_capacity(items.len());
-    let mut completed: HashMap<i64, Vec<Held>> = HashMap::new();
     for batch in items.chunk_by(|a, b| a.nonce == b.nonce) {
-        one_lease(session, tid, batch, cancels, &mut completed, &mut answers)?;
-    }
-    for (qid, jobs) in completed {
-        keep_completed(session, qid, &jobs)?;
+        one_lease(session, tid, batch, cancels, &mut answers)?;
     }
     Ok(answers)
 }
@@ -41,7 +38,6 @@ fn one_lease(
     tid: i64,
     items: &[Settle],
     cancels: bool,
-    completed: &mut HashMap<i64, Vec<Held>>,
     answers: &mut Vec<Settled>,
 ) -> Step<()> {
     let Some(first) = items.first() else { return Ok(()) };
@@ -51,18 +47,19 @@ fn one_lease(
         }
         return Ok(());
     };
-    let mut held: HashMap<i64, i64> = lease.held.iter().map(|held| (held.seq, held.sid)).collect();
+    let mut left = VecDeque::from(lease.held.clone());
+    let mut completed: Vec<Ran> = Vec::with_capacity(items.len());
     for item in items {
         let seq = i64::try_from(item.slot).unwrap_or(-1);
-        let Some(sid) = held.remove(&seq) else {
-            answers.push(late(session, item)?);
+        // Outcomes come mostly in the order in which the jobs were claimed: then it is the first.
+        let found = left.iter().position(|held| held.seq == seq);
+        let Some(held) = found.and_then(|index| left.remove(index)) else {
+            let just_now = lease.held.iter().any(|held| held.seq == seq);
+            answers.push(if just_now { Settled::Already } else { late(session, item)? });
             continue;
         };
-        let held = Held { seq, sid };
         if item.verdict == Verdict::Completed {
-            complete(session, &lease, held, item)?;
-            let Session { conn, names, .. } = session;
-            completed.entry(names.stream(conn, sid)?.qid).or_default().push(held);
+            completed.push((held, micros(item.ran)));
         } else {
             let cancelled = cancels && cancel_wanted(session, tid, seq)?;
             let verdict = if cancelled { &Verdict::Cancelled } else { &item.verdict };
@@ -76,7 +73,10 @@ fn one_lease(
         }
         answers.push(Settled::Ok);
     }
-    lease.held.retain(|one| held.contains_key(&one.seq));
+    for (qid, jobs) in by_queue(session, &completed)? {
+        keep_completed(session, &lease, first.nonce, qid, jobs)?;
+    }
+    lease.held = left.into();
     lease.store(session)
 }
 
@@ -88,43 +88,46 @@ fn cancel_wanted(session: &Session, tid: i64, seq: i64) -> Step<bool> {
 }
 
 /// A settle whose lease does not hold the job: done before under the same nonce, or lost.
-fn late(session: &Session, item: &Settle) -> Step<Settled> {
+fn late(session: &mut Session, item: &Settle) -> Step<Settled> {
     let seq = i64::try_from(item.slot).unwrap_or(-1);
-    let last: Option<Option<Vec<u8>>> = session
+    let last: Option<(Option<Vec<u8>>, i64)> = session
         .conn
-        .prepare_cached("SELECT nonce FROM job WHERE seq = ?1")?
-        .query_row([seq], |row| row.get(0))
+        .prepare_cached("SELECT nonce, sid FROM job WHERE seq = ?1")?
+        .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    let same = last.flatten().is_some_and(|nonce| nonce == item.nonce.as_bytes());
+    let Some((nonce, sid)) = last else { return Ok(Settled::Lost) };
+    let nonce = completed::batch(session, sid, seq)?.map(|batch| batch.nonce).or(nonce);
+    let same = nonce.is_some_and(|nonce| nonce == item.nonce.as_bytes());
     Ok(if same { Settled::Already } else { Settled::Lost })
-}
-
-fn complete(session: &mut Session, lease: &Lease, held: Held, item: &Settle) -> Step<()> {
-    session
-        .conn
-        .prepare_cached("UPDATE job SET state = 5, claimed_at = ?2, fin_at = ?3, ran_us = ?4, aid = ?5, nonce = ?6 WHERE seq = ?1")?
-        .execute(params![held.seq, lease.claimed_at, session.now.ms(), micros(item.ran), lease.aid, item.nonce.as_bytes()])?;
-    session.moved(held.sid, Some(State::Running), Some(State::Completed));
-    session.count(held.sid, COMPLETED);
-    Ok(())
 }
 
 pub(super) fn micros(ran: Duration) -> i64 {
     i64::try_from(ran.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Remembers the order of completion, and trims at once what is over the bound, so that a fast drain stays bounded.
-pub(super) fn keep_completed(session: &mut Session, qid: i64, jobs: &[Held]) -> Step<()> {
-    let did = session.next()?;
-    session
-        .conn
-        .prepare_cached("INSERT INTO done(qid, did, at, held) VALUES(?1, ?2, ?3, ?4)")?
-        .execute(params![qid, did, session.now.ms(), pack(jobs)])?;
-    session.keep(qid, i64::try_from(jobs.len()).unwrap_or_default());
-    let over = session.kept(qid)? - i64::try_from(KEEP_COMPLETED_PER_QUEUE).unwrap_or(i64::MAX);
-    if over > 0 {
-        trim::oldest_completed(session, qid, over, 2 * jobs.len().max(16))?;
+fn by_queue(session: &mut Session, jobs: &[Ran]) -> Step<HashMap<i64, Vec<Ran>>> {
+    let Session { conn, names, .. } = session;
+    let mut queues: HashMap<i64, Vec<Ran>> = HashMap::new();
+    for run in jobs.chunk_by(|(a, _), (b, _)| a.sid == b.sid) {
+        if let Some((first, _)) = run.first() {
+            queues.entry(names.stream(conn, first.sid)?.qid).or_default().extend(run);
+        }
     }
+    Ok(queues)
+}
+
+/// Records what completed, and trims at once what is over the bound, so that a fast drain stays bounded.
+fn keep_completed(session: &mut Session, lease: &Lease, nonce: Nonce, qid: i64, jobs: Vec<Ran>) -> Step<()> {
+    let n = jobs.len();
+    completed::complete(session, lease, nonce.as_bytes(), qid, jobs)?;
+    trim_over(session, qid, n)
+}
+
+/// Trims what is over the bound after so many were added.
+pub(super) fn trim_over(session: &mut Session, qid: i64, added: usize) -> Step<()> {
+    let kept = usize::try_from(session.kept(qid)?).unwrap_or_default();
+    let over = kept.saturating_sub(KEEP_COMPLETED_PER_QUEUE as usize);
+    trim::oldest_completed(session, qid, over, 2 * added.max(16))?;
     Ok(())
 }
 
@@ -186,7 +189,7 @@ fn other(
         ])?;
     session.moved(held.sid, Some(State::Running), Some(state));
     if costs {
-        session.count(held.sid, FAILED);
+        session.count(held.sid, FAILED, 1);
     }
     if run_at.is_some() {
         session.wake(); // sweepers may have to get up earlier

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::lease::{Held, pack, unpack};
+use super::lease::{Held, unpack};
 use super::session::{Session, Step};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
@@ -13,57 +13,44 @@ use crate::job::{Args, State};
 use crate::store::digest::content_digest;
 use crate::store::{KEEP_COMPLETED, KEEP_DEAD, KEEP_KEYS, MAX_BATCH};
 
-/// Deletes up to `want` of the completed jobs of a queue, oldest first, and no more than `most`.
-pub(super) fn oldest_completed(session: &mut Session, qid: i64, want: i64, most: usize) -> Step<u64> {
-    let mut left = usize::try_from(want).unwrap_or_default().min(most);
+/// Deletes `want` of the completed jobs of a queue, oldest first and in whole batches, until more than `most` are gone.
+pub(super) fn oldest_completed(session: &mut Session, qid: i64, want: usize, most: usize) -> Step<u64> {
     let mut trimmed = 0;
-    while left > 0 {
+    while trimmed < want.min(most) {
         let oldest: Option<(i64, Vec<u8>)> = session
             .conn
-            .prepare_cached("SELECT did, held FROM done WHERE qid = ?1 ORDER BY did LIMIT 1")?
+            .prepare_cached("SELECT did, held FROM completed WHERE qid = ?1 ORDER BY did LIMIT 1")?
             .query_row([qid], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((did, bytes)) = oldest else { break };
-        let held = unpack(&bytes);
-        let (go, stay) = held.split_at(held.len().min(left));
-        delete_completed(session, go)?;
-        if stay.is_empty() {
-            session
-                .conn
-                .prepare_cached("DELETE FROM done WHERE qid = ?1 AND did = ?2")?
-                .execute([qid, did])?;
-        } else {
-            session
-                .conn
-                .prepare_cached("UPDATE done SET held = ?3 WHERE qid = ?1 AND did = ?2")?
-                .execute(params![qid, did, pack(stay)])?;
-        }
-        session.keep(qid, -i64::try_from(go.len()).unwrap_or_default());
-        trimmed += go.len() as u64;
-        left -= go.len();
+        let jobs = unpack(&bytes);
+        session
+            .conn
+            .prepare_cached("DELETE FROM completed WHERE qid = ?1 AND did = ?2")?
+            .execute([qid, did])?;
+        session.keep(qid, -i64::try_from(jobs.len()).unwrap_or_default());
+        trimmed += jobs.len();
+        delete_completed(session, jobs)?;
     }
-    Ok(trimmed)
+    Ok(trimmed as u64)
 }
 
-/// The hot part of trimming: plain deletes. `RETURNING` would build a table of its own for every row.
-fn delete_completed(session: &mut Session, jobs: &[Held]) -> Step<()> {
-    let mut keyed = Vec::new();
-    let mut gone: std::collections::HashMap<i64, i64> = std::collections::HashMap::new();
-    {
-        let mut plain =
-            session.conn.prepare_cached("DELETE FROM job WHERE seq = ?1 AND state = 5 AND extras IS NULL")?;
-        for job in jobs {
-            if plain.execute([job.seq])? == 0 {
-                keyed.push(job.seq);
-            } else {
-                *gone.entry(job.sid).or_default() += 1;
-            }
+/// The hot part of trimming: plain deletes, neighbours of one stream with one statement. `RETURNING` would build a table of
+/// its own for every row. Rows are not asked whether they completed: most do not know, and a completed job stays so.
+fn delete_completed(session: &mut Session, mut jobs: Vec<Held>) -> Step<()> {
+    jobs.sort_unstable_by_key(|job| job.seq);
+    for run in jobs.chunk_by(|a, b| a.seq + 1 == b.seq && a.sid == b.sid) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let plain = session
+            .conn
+            .prepare_cached("DELETE FROM job WHERE seq BETWEEN ?1 AND ?2 AND extras IS NULL")?
+            .execute([first.seq, last.seq])?;
+        session.moved_by(first.sid, State::Completed, -i64::try_from(plain).unwrap_or_default());
+        if plain < run.len() {
+            run.iter().try_for_each(|job| delete(session, job.seq, State::Completed))?;
         }
     }
-    for (sid, n) in gone {
-        session.moved_by(sid, State::Completed, -n);
-    }
-    keyed.into_iter().try_for_each(|seq| delete(session, seq, State::Completed))
+    Ok(())
 }
 
 /// Everything whose time is over, a bounded number of each.
@@ -73,11 +60,12 @@ pub(super) fn by_age(session: &mut Session, tid: i64) -> Step<u64> {
     let mut trimmed = 0;
     let old: Vec<(i64, i64)> = collect(
         session,
-        "SELECT d.qid, length(d.held) / 12 FROM done d JOIN queue q ON q.qid = d.qid WHERE q.tid = ?1 AND d.at < ?2 AND d.did = (SELECT min(did) FROM done x WHERE x.qid = d.qid)",
+        "SELECT c.qid, length(c.held) / 12 FROM queue q CROSS JOIN completed c ON c.qid = q.qid
+         AND c.did = (SELECT min(did) FROM completed x WHERE x.qid = q.qid) WHERE q.tid = ?1 AND c.at < ?2",
         params![tid, completed],
     )?;
     for (qid, jobs) in old {
-        trimmed += oldest_completed(session, qid, jobs, MAX_BATCH)?;
+        trimmed += oldest_completed(session, qid, usize::try_from(jobs).unwrap_or_default(), MAX_BATCH)?;
     }
     let dead: Vec<(i64, i64)> = collect(
         session,

@@ -1,8 +1,11 @@
 //! `doctor`: why is nothing running, and watching one's own pipeline go red.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sluicegate::activation::WorkerState as W;
-use sluicegate::names::Tier;
+use sluicegate::names::{Queue, Tier};
+use sluicegate::store::{Actor, Pause};
 
 use super::hands::{Hand, flip, store};
 use super::sandbox::Sandbox;
@@ -37,9 +40,29 @@ async fn what_blocks_comes_first_with_the_command_that_helps(engine: Engine) {
     let well = sandbox.run(&["doctor"]).exits(0);
     assert!(well.out.starts_with("✔ tier default: nothing blocks it"), "{well:?}");
     assert!(well.out.contains("[+] clocks") && well.out.contains("[+] configuration"), "{well:?}");
-    one.says.clock = one.says.clock.plus(std::time::Duration::from_secs(600));
+    one.says.clock = one.says.clock.plus(Duration::from_secs(600));
     one.beat().await;
     assert!(sandbox.run(&["doctor"]).exits(0).out.contains("[!] clocks"));
+}
+
+async fn a_paused_queue_is_told_with_who_why_and_until_when(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let (store, tier) = (store(&sandbox).await, Tier::default());
+    let mut one = Hand::join(&store, "w-1", "r1", W::Active).await;
+    one.says.kinds = vec![("echo".parse().unwrap(), 1)];
+    one.beat().await;
+    flip(&*store, None, "r1").await;
+    sandbox.run(&["job", "enqueue", "echo"]).exits(0);
+    let by = Actor { who: "ada@here".into(), reason: Some("INC-4711".into()) };
+    let until = |for_| Some(Pause { for_ });
+    store.pause(&tier, &Queue::default(), until(None), &by).await.unwrap();
+    let ill = sandbox.run(&["doctor"]).exits(3);
+    let told =
+        "queue `default` is paused by ada@here (INC-4711), until somebody resumes it; 1 jobs wait in it";
+    assert!(ill.out.contains(told) && ill.out.contains("queue resume default"), "{ill:?}");
+    store.pause(&tier, &Queue::default(), until(Some(Duration::from_secs(600))), &by).await.unwrap();
+    let well = sandbox.run(&["doctor"]).exits(0);
+    assert!(well.out.contains("[!] pauses") && well.out.contains("until 20"), "an end is in sight: {well:?}");
 }
 
 async fn a_simulated_illness_turns_the_gate_red_and_leaves_nothing_behind(engine: Engine) {
@@ -78,5 +101,6 @@ async fn a_simulated_illness_turns_the_gate_red_and_leaves_nothing_behind(engine
 on_both! {
     #[tokio::test] async:
         what_blocks_comes_first_with_the_command_that_helps
+        a_paused_queue_is_told_with_who_why_and_until_when
         a_simulated_illness_turns_the_gate_red_and_leaves_nothing_behind;
 }

@@ -127,6 +127,30 @@ async fn a_worker_that_falls_silent_is_red_within_ten_seconds_until_it_goes_on(e
     sandbox.run(&CHECK).exits(0);
 }
 
+/// The same with real workers: a wait that began before them passes by what they prove, a stopped process is red in time,
+/// and green again when it goes on.
+fn real_workers_pass_and_a_stopped_one_is_red_until_it_goes_on(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    sandbox.run(&["job", "enqueue", "echo"]).exits(0); // makes the store
+    let first = sandbox.work(&["--name", "w-1", "--release", "r1"]);
+    let _second = sandbox.work(&["--name", "w-2", "--release", "r1"]);
+    let wait = ["gate", "wait", "--release", "r1", "--expect", "2", "--timeout", "60s"];
+    let mut waiting = sandbox.start(&wait);
+    waiting.line("2/2 inactive and proven on r1");
+    let run = sandbox.run(&["activate", "r1", "--timeout", "60s"]).exits(0);
+    assert!(run.out.contains("is active on r1 after") && !run.err.contains("warning"), "{run:?}");
+    waiting.line("committed at generation 1 · 2/2 active on r1");
+    waiting.ended().exits(0);
+    first.signal("STOP");
+    let stopped = std::time::Instant::now();
+    let red = std::iter::repeat_with(|| sandbox.run(&CHECK)).find(|run| run.code != 0).unwrap().exits(3);
+    let after = stopped.elapsed();
+    assert!(red.out.contains("w-1: vanished while active"), "{red:?}");
+    assert!(after < Duration::from_secs(10), "{after:?}");
+    first.signal("CONT");
+    sandbox.run(&wait).exits(0);
+}
+
 async fn what_ci_shows(engine: Engine) {
     let sandbox = Sandbox::on(engine);
     let store = store(&sandbox).await;
@@ -187,4 +211,6 @@ on_both! {
         a_worker_that_falls_silent_is_red_within_ten_seconds_until_it_goes_on
         what_ci_shows
         an_explanation_lists_members_thresholds_and_values;
+    #[test] fn:
+        real_workers_pass_and_a_stopped_one_is_red_until_it_goes_on;
 }

@@ -7,7 +7,10 @@ use super::verdict::{Decision, TierVerdict};
 
 /// A failure that waiting does not heal (a hook that ended with an error, jobs that fail, a worker that stays inactive)
 /// ends a wait when it has stood for so long. One that may heal never does: workers still come, stores come back.
-pub const SETTLE: Duration = Duration::from_secs(3);
+///
+/// Longer than one beat and one look: a process that was stopped and goes on says once, of the time that it did not see, that
+/// nothing ticked; the next beat takes that back.
+pub const SETTLE: Duration = Duration::from_secs(5);
 
 /// What a wait has heard so far.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 words | [`ids`], [`clock`], [`names`], [`location`], [`retry`], [`job`], [`activation`] |
-//! | 1 | `config`: defaults < file < environment < flags |
+//! | 1 | `config`: defaults < file < environment < flags; `https`: the connections of those who send by HTTP |
 //! | 2 | [`store`]: the seam, its engines, the wrapper that measures them |
 //! | 3 | [`client`] (enqueue), `worker` (claim, run, settle) |
 //! | 4 | `handlers` (the built-in kinds), `health` (facts, rules, verdict) |
@@ -25,6 +25,8 @@ pub mod retry;
 
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(any(feature = "handlers", feature = "otel"))]
+mod https;
 
 pub mod store;
 

@@ -10,13 +10,11 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::dialer::Dialer;
 use super::guard::{Destination, Refused};
 use crate::clock::{Timestamp, wall};
+use crate::https;
 
 /// How long one request may take, connecting included.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -24,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const MAX_ANSWER: usize = 64 * 1024;
 const MAX_TAIL: Duration = Duration::from_secs(1);
 
-type Pool = Client<HttpsConnector<Dialer>, Full<Bytes>>;
+type Pool = https::Pool<Dialer>;
 
 /// Sends requests.
 pub(super) struct Outbound {
@@ -103,49 +101,19 @@ fn wait(text: &str) -> Option<Duration> {
     Some(Timestamp::from_ms(until.as_millisecond()).since(wall()))
 }
 
-/// The innermost cause says most; a refusal is passed on as itself.
+/// What failed; a refusal is passed on as itself.
 fn explain(error: &(dyn std::error::Error + 'static), host: &str) -> SendError {
-    let mut causes = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(refused) = error.downcast_ref::<Refused>() {
-            return SendError::Refused(refused.clone());
-        }
-        causes.push(error.to_string());
-        next = error.source();
+    match https::chain(error).find_map(|error| error.downcast_ref::<Refused>()) {
+        Some(refused) => SendError::Refused(refused.clone()),
+        None => SendError::Failed { host: host.to_owned(), why: https::causes(error) },
     }
-    causes.dedup();
-    SendError::Failed { host: host.to_owned(), why: causes.join(": ") }
 }
 
 /// Made when it is first used: reading the trusted certificates costs a megabyte that an idle worker need not hold.
 type Lazy = LazyLock<Result<Pool, String>, Box<dyn FnOnce() -> Result<Pool, String> + Send>>;
 
 fn lazy(dialer: Dialer) -> Lazy {
-    LazyLock::new(Box::new(move || pool(dialer)))
-}
-
-fn pool(dialer: Dialer) -> Result<Pool, String> {
-    // ring, named: with two providers in one program rustls panics at the first use.
-    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_native_roots()
-        .map_err(|error| {
-            format!("no trusted certificates on this machine (package ca-certificates): {error}")
-        })?
-        .with_no_client_auth();
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(dialer);
-    let mut builder = Client::builder(TokioExecutor::new());
-    Ok(builder
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(32)
-        .pool_timer(TokioTimer::new())
-        .build(https))
+    LazyLock::new(Box::new(move || https::pool(dialer, true, 32)))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("job", 0),
     ("activation", 0),
     ("config", 1),
+    ("https", 1),
     ("store", 2),
     ("client", 3),
     ("worker", 3),

@@ -7,15 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::tally::Tally;
+use crate::https;
+use crate::names::shown_long;
 
 /// Requests that wait to be sent. There are two exporters, and each waits for its answer.
 const QUEUE: usize = 4;
@@ -24,7 +23,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(3);
 /// No more of an answer is read; a good one is a few bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-pub(super) type Sender = Pool<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(super) type Sender = https::Pool<HttpConnector>;
 type Answer = Result<Response<Bytes>, String>;
 
 struct Ask {
@@ -86,6 +85,10 @@ async fn post(mut asked: mpsc::Receiver<Ask>, sender: Sender, tally: Arc<Tally>)
     }
 }
 
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    shown_long(&https::causes(error))
+}
+
 async fn exchange(sender: &Sender, request: Request<Bytes>) -> Answer {
     let response = sender.request(request.map(Full::new)).await.map_err(|error| causes(&error))?;
     let (head, body) = response.into_parts();
@@ -101,41 +104,10 @@ fn account(tally: &Tally, answer: &Answer) {
     }
 }
 
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut causes = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        causes.push(error.to_string());
-        next = error.source();
-    }
-    causes.dedup();
-    crate::names::shown_long(&causes.join(": "))
-}
-
-/// Connections. Trusted certificates are read only for `https`: they are a megabyte.
+/// Connections to the collector.
 pub(super) fn pool(secure: bool) -> Result<Sender, String> {
-    // ring, named: with two providers in one program rustls panics at the first use.
-    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let tls = if secure {
-        tls.with_native_roots()
-            .map_err(|error| format!("no trusted certificates (package ca-certificates): {error}"))?
-    } else {
-        tls.with_root_certificates(rustls::RootCertStore::empty())
-    };
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls.with_no_client_auth())
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
-    let mut builder = Pool::builder(TokioExecutor::new());
-    Ok(builder
-        .pool_max_idle_per_host(1)
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_timer(TokioTimer::new())
-        .build(https))
+    https::pool(connector, secure, 1)
 }

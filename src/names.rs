@@ -203,6 +203,14 @@ impl Default for Release {
     }
 }
 
+impl Release {
+    /// Whether this is the implicit release: a tier where it is active is unmanaged.
+    #[must_use]
+    pub fn is_implicit(&self) -> bool {
+        &*self.0 == DEFAULT_RELEASE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -72,7 +72,7 @@ async fn here(
     match (ended, dropped) {
         (Ok(Ok(result)), Ok(())) => returned(result),
         (Ok(Err(panic)), _) | (_, Err(panic)) => panicked(&*panic),
-        (Err(_), Ok(())) => timed_out(limit, ""),
+        (Err(_), Ok(())) => timed_out(limit),
     }
 }
 
@@ -106,7 +106,7 @@ async fn on_a_thread(
 pub(super) fn of_thread(ended: Panics<Option<JobResult>>, limit: Duration) -> Ended {
     match ended {
         Ok(Some(result)) => returned(result),
-        Ok(None) => timed_out(limit, ""),
+        Ok(None) => timed_out(limit),
         Err(panic) => panicked(&*panic),
     }
 }
@@ -133,6 +133,6 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Ended {
     failed(format!("panicked: {}", panic_message(panic)))
 }
 
-fn timed_out(limit: Duration, more: &str) -> Ended {
-    failed(format!("timed out after {}{more}", clock::human(limit)))
+fn timed_out(limit: Duration) -> Ended {
+    failed(format!("timed out after {}", clock::human(limit)))
 }

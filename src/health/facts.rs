@@ -195,9 +195,14 @@ impl Memory {
     /// Looks at a source, and remembers. Call it about once a second, and for every probe.
     #[must_use]
     pub fn look(&self, source: &dyn Source) -> Option<Facts> {
-        let worker = source.facts()?;
-        let past = self.remember(&worker, clock::instant());
-        Some(Facts::gather(&worker, &past, clock::wall()))
+        Some(self.see(&source.facts()?))
+    }
+
+    /// The same, of what a source has told already.
+    #[must_use]
+    pub fn see(&self, worker: &worker::Facts) -> Facts {
+        let past = self.remember(worker, clock::instant());
+        Facts::gather(worker, &past, clock::wall())
     }
 
     /// The tier was counted.
@@ -240,10 +245,9 @@ impl Memory {
             let mine = |count: &&QueueCensus| {
                 presence.queues.as_ref().is_none_or(|queues| queues.contains(&count.queue))
             };
-            let waiting = census.queues.iter().filter(mine);
-            past.eligible = Some(waiting.filter_map(|count| count.states.get(&State::Available)).sum());
-            past.slow_queues =
-                census.queues.iter().filter(mine).filter_map(|count| self.slow(count)).collect();
+            let mine = || census.queues.iter().filter(mine);
+            past.eligible = Some(mine().map(|count| count.jobs(State::Available)).sum());
+            past.slow_queues = mine().filter_map(|count| self.slow(count)).collect();
         }
         past
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::facts::Facts;
-use super::probe::{Ask, Probe, Thresholds};
-use super::verdict::Status;
+use super::probe::{Ask, LOOP, Probe, Thresholds};
+use super::verdict::{Status, secs};
 use crate::activation::WorkerState;
 use crate::clock::{Timestamp, human};
 use crate::store::FaultCode;
@@ -68,24 +68,18 @@ impl Finding {
     }
 }
 
-fn secs(duration: Duration) -> Value {
-    json!(duration.as_millis() as f64 / 1e3)
-}
-
 /// Once is enough: what comes after is for the other questions, and an answer that is taken back restarts containers.
 pub(super) fn startup(facts: &Facts, _: &Ask, _: &Thresholds) -> Vec<Finding> {
     let found = Finding::pass(json!(facts.state.as_str()), None);
     if facts.started {
         return vec![found];
     }
-    let (code, why) = fault(facts).unwrap_or(("NOT_PROVEN", facts.reason.clone().unwrap_or_default()));
-    let output = said(format!("worker has not proved itself for {}", human(facts.state_age)), &why);
+    let (code, why) = match &facts.fault {
+        Some(fault) => (fault.code.as_str(), fault.detail.as_str()),
+        None => ("NOT_PROVEN", facts.reason.as_deref().unwrap_or_default()),
+    };
+    let output = said(format!("worker has not proved itself for {}", human(facts.state_age)), why);
     vec![found.bad(Status::Fail, code, output, "sluicegate doctor")]
-}
-
-/// The failed step on its way to active: its code, and what happened.
-fn fault(facts: &Facts) -> Option<(&'static str, String)> {
-    facts.fault.as_ref().map(|fault| (fault.code.as_str(), fault.detail.clone()))
 }
 
 fn said(what: String, why: &str) -> String {
@@ -139,15 +133,15 @@ pub(super) fn activation(facts: &Facts, _: &Ask, _: &Thresholds) -> Vec<Finding>
 
 fn inactive(facts: &Facts, found: Finding) -> Finding {
     let mut why = facts.reason.clone().unwrap_or_default();
-    let found = match (&facts.fault, fault(facts)) {
-        (Some(fault), Some((_, detail))) => {
+    let found = match &facts.fault {
+        Some(fault) => {
             // The reason may be about the state alone, and the fault is what a person must see.
-            if !why.contains(&detail) {
-                why = said(why, &detail).trim_start_matches(": ").to_owned();
+            if !why.contains(&fault.detail) {
+                why = said(why, &fault.detail).trim_start_matches(": ").to_owned();
             }
             found.since(fault.at)
         }
-        _ => found,
+        None => found,
     };
     let output = said(format!("worker is {} for {}", facts.state, human(facts.state_age)), &why);
     found.bad(Status::Fail, inactive_code(facts), output, inactive_hint(facts))
@@ -157,8 +151,8 @@ fn inactive_code(facts: &Facts) -> &'static str {
     match facts.state {
         WorkerState::Quiet => "QUIET",
         WorkerState::Stopping | WorkerState::Stopped => "STOPPING",
-        _ => match fault(facts) {
-            Some((code, _)) => code,
+        _ => match &facts.fault {
+            Some(fault) => fault.code.as_str(),
             None if facts.state == WorkerState::Starting => "NOT_PROVEN",
             None => "NOT_ACTIVE",
         },
@@ -278,9 +272,6 @@ pub(super) fn canary(facts: &Facts, ask: &Ask, limits: &Thresholds) -> Vec<Findi
         None => found,
     }]
 }
-
-/// A claim loop turns at least once a second; one that has not for so long is dead.
-const LOOP: Duration = Duration::from_secs(7);
 
 /// The airflow case: everything answers, and the claim loop is dead. A worker whose slots are all busy does not claim,
 /// however long its jobs take, and that is no fault: its loop still turns.

@@ -93,7 +93,20 @@ impl Ask {
     }
 }
 
-/// Where "late" begins.
+/// A job runtime that does not tick for so long is blocked.
+pub const RUNTIME: Duration = Duration::from_secs(5);
+/// Free slots and no answered claim for so long is trouble.
+pub const CLAIM: Duration = Duration::from_secs(15);
+/// A claim loop turns at least once a second; one that has not for so long is dead.
+pub const LOOP: Duration = Duration::from_secs(7);
+/// Jobs wait, slots are free, and nothing starts for so long.
+pub const PROGRESS: Duration = Duration::from_secs(30);
+/// A canary runs every ten seconds: three may be missed.
+pub const CANARY: Duration = Duration::from_secs(35);
+/// A store may be away for so long.
+pub const STORE: Duration = Duration::from_secs(5);
+
+/// Where "late" begins for one worker; a gate judges the whole tier by the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thresholds {
     /// Age of the runtime's last tick.
@@ -110,7 +123,6 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        let secs = Duration::from_secs;
-        Self { runtime: secs(5), claim: secs(15), progress: secs(30), store: secs(5), canary: secs(35) }
+        Self { runtime: RUNTIME, claim: CLAIM, progress: PROGRESS, store: STORE, canary: CANARY }
     }
 }

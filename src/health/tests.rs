@@ -396,15 +396,7 @@ fn snapshot(busy: u32, backlog: bool, ticks: u64) -> Result<crate::worker::Facts
         ticks,
         ..crate::store::Presence::new(name, crate::ids::Nonce::new(), release)
     };
-    Ok(crate::worker::Facts {
-        presence,
-        managed: true,
-        activation: None,
-        store_down: None,
-        backlog,
-        unsettled: 0,
-        lost: 0,
-    })
+    Ok(crate::worker::Facts { backlog, ..crate::worker::Facts::new(presence) })
 }
 
 #[test]

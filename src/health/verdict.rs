@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::clock::Timestamp;
 
@@ -40,6 +41,11 @@ impl Status {
             Self::Fail => ('-', "failed"),
         }
     }
+}
+
+/// A span as checks show it: seconds, to the millisecond.
+pub(super) fn secs(duration: Duration) -> Value {
+    json!(duration.as_millis() as f64 / 1e3)
 }
 
 /// The finding of one rule.

@@ -320,6 +320,12 @@ impl NewJob {
         self
     }
 
+    /// Why it is not to be stored, if it is not: no claim would ever take it, or the wrong one.
+    pub(crate) fn stray(&self) -> Option<&'static str> {
+        (self.queue.is_canaries() != self.extras.canary.is_some())
+            .then_some("a canary job, and no other, names its worker and waits in `~canary`")
+    }
+
     /// Checks every limit.
     ///
     /// # Errors
@@ -343,10 +349,8 @@ impl NewJob {
             Some(Expiry::At(time)) => check_time("expires_at", time)?,
         }
         let extras = &self.extras;
-        if self.queue.is_canaries() != extras.canary.is_some() {
-            return Err(InvalidJob::Clash(
-                "a canary job, and no other, names its worker and waits in `~canary`",
-            ));
+        if let Some(why) = self.stray() {
+            return Err(InvalidJob::Clash(why));
         }
         if extras.canary.is_some() && self.expiry.is_none() {
             return Err(InvalidJob::Clash("a canary job needs `expires_in`"));

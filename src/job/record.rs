@@ -65,6 +65,14 @@ pub struct Attempt {
     pub release: Option<Release>,
 }
 
+impl Attempt {
+    /// Something that happened to a job outside of any worker.
+    #[cfg(any(feature = "sqlite", feature = "redis"))]
+    pub(crate) fn outside(at: Timestamp, outcome: &str, error: Option<String>) -> Self {
+        Self { at, outcome: outcome.into(), error, ran: None, worker: None, release: None }
+    }
+}
+
 /// Everything a store knows of a job.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobRecord {

@@ -199,8 +199,7 @@ fn present(facts: &TierFacts) -> String {
         let why = change.by.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
         format!(", by {}{why} {} ago", change.by.who, human(facts.now.since(change.at)))
     });
-    let mode = if current.mode == Mode::Committed { "committed" } else { "provisional" };
-    format!("release `{}` is {mode} at generation {}{by}", current.release, current.generation)
+    format!("release `{}` is {} at generation {}{by}", current.release, current.mode, current.generation)
 }
 
 /// What there is of a release that nobody of is ready.

@@ -391,3 +391,11 @@ pub struct QueueCensus {
     /// Failed attempts since the tier began.
     pub failed_total: u64,
 }
+
+impl QueueCensus {
+    /// How many jobs of it are in a state.
+    #[must_use]
+    pub fn jobs(&self, state: State) -> u64 {
+        self.states.get(&state).copied().unwrap_or(0)
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{KEEP_DEAD, Put, Record, Space, Store};
+use super::{KEEP_DEAD, Put, Record, Space, Store, overwrite};
 use crate::ids::JobId;
 use crate::job::handler::{Effect, Effects, JobError};
 use crate::names::{Tier, WorkerName};
@@ -46,24 +46,9 @@ impl StoreEffects {
         Ok(serde_json::to_string(&Entry { state, worker: self.worker.clone() })?)
     }
 
-    async fn put(&self, key: &str, expect: u64, value: &str) -> Result<Put, JobError> {
-        Ok(self.store.put(&self.tier, Space::Effect, key, expect, value, Some(KEEP_DEAD)).await?)
-    }
-
-    /// Writes over whatever is there.
-    async fn overwrite(&self, key: &str, value: &str) -> Result<(), JobError> {
-        let mut there = self.store.record(&self.tier, Space::Effect, key).await?;
-        for _ in 0..TRIES {
-            if there.is_none() && value.is_empty() {
-                return Ok(());
-            }
-            let version = there.as_ref().map_or(0, |record| record.version);
-            match self.put(key, version, value).await? {
-                Put::Done(_) => return Ok(()),
-                Put::Raced(now) => there = now,
-            }
-        }
-        Err(raced(key))
+    async fn write(&self, key: &str, value: &str) -> Result<(), JobError> {
+        overwrite(&*self.store, &self.tier, Space::Effect, key, value, Some(KEEP_DEAD)).await?;
+        Ok(())
     }
 }
 
@@ -72,7 +57,7 @@ impl Effects for StoreEffects {
     async fn begin(&self, job: JobId, key: &str) -> Result<Effect, JobError> {
         let (key, begun) = (full_key(job, key)?, self.text(Phase::Begun)?);
         for _ in 0..TRIES {
-            match self.put(&key, 0, &begun).await? {
+            match self.store.put(&self.tier, Space::Effect, &key, 0, &begun, Some(KEEP_DEAD)).await? {
                 Put::Done(_) => return Ok(Effect::Fresh),
                 Put::Raced(Some(record)) => return Ok(judge(&record)),
                 Put::Raced(None) => {} // it went away just now
@@ -82,11 +67,11 @@ impl Effects for StoreEffects {
     }
 
     async fn sent(&self, job: JobId, key: &str) -> Result<(), JobError> {
-        self.overwrite(&full_key(job, key)?, &self.text(Phase::Sent)?).await
+        self.write(&full_key(job, key)?, &self.text(Phase::Sent)?).await
     }
 
     async fn not_sent(&self, job: JobId, key: &str) -> Result<(), JobError> {
-        self.overwrite(&full_key(job, key)?, "").await
+        self.write(&full_key(job, key)?, "").await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{MAX_CRASHES, Pause, Verdict};
 use crate::clock::{MAX_DURATION, Timestamp};
-use crate::job::{NewJob, State};
+use crate::job::State;
 use crate::names::{Queue, WorkerName};
 
 /// What becomes of a job that was settled.
@@ -67,12 +67,6 @@ pub(super) fn quarantined() -> String {
     format!(
         "its worker died {MAX_CRASHES} times while it ran; see the attempts above, and retry it when the cause is gone"
     )
-}
-
-/// Why a job is not stored: no claim would ever take it, or the wrong one.
-pub(super) fn stray(job: &NewJob) -> Option<&'static str> {
-    (job.queue.is_canaries() != job.extras.canary.is_some())
-        .then_some("a canary job, and no other, names its worker and waits in `~canary`")
 }
 
 /// Why a queue is not paused like this.

@@ -42,6 +42,7 @@ mod look;
 mod meaning;
 pub mod observed;
 pub mod orders;
+mod overwrite;
 mod presence;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -54,6 +55,7 @@ pub use data::*;
 #[cfg(feature = "worker")]
 pub(crate) use effects::StoreEffects;
 pub use error::{ErrorKind, StoreError};
+pub(crate) use overwrite::overwrite;
 pub use presence::*;
 
 /// Most jobs that one call takes, settles, promotes or rescues.
@@ -189,6 +191,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Reads the ledger after a sequence number, oldest first; at most [`MAX_BATCH`].
     async fn ledger(&self, tier: &Tier, after: u64, limit: usize) -> Result<Vec<LedgerEntry>, StoreError>;
+
+    /// The sequence number of the last entry of the ledger; 0 when it has none.
+    async fn ledger_end(&self, tier: &Tier) -> Result<u64, StoreError>;
 
     /// Announces a worker, or says that it still lives. A new incarnation of a name takes it over: the leases of the
     /// old one are rescued at once, and the old one's next beat answers [`Beat::Superseded`]. A worker whose state is

@@ -164,7 +164,7 @@ macro_rules! marks {
 
 marks!(
     insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, commit,
-    record, put, records, pause, pauses, append, ledger, beat, workers, probe
+    record, put, records, pause, pauses, append, ledger, ledger_end, beat, workers, probe
 );
 
 #[async_trait]
@@ -308,6 +308,11 @@ impl Store for Observed {
     async fn ledger(&self, tier: &Tier, after: u64, limit: usize) -> Result<Vec<LedgerEntry>, StoreError> {
         let call = self.marks.ledger.begin();
         call.end(self.inner.ledger(tier, after, limit).await)
+    }
+
+    async fn ledger_end(&self, tier: &Tier) -> Result<u64, StoreError> {
+        let call = self.marks.ledger_end.begin();
+        call.end(self.inner.ledger_end(tier).await)
     }
 
     async fn beat(&self, tier: &Tier, presence: &Presence) -> Result<Beat, StoreError> {

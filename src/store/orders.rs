@@ -10,12 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Actor, ErrorKind, KEEP_DEAD, MAX_BATCH, Put, Quiet, Space, Store, StoreError};
+use super::{Actor, ErrorKind, KEEP_DEAD, MAX_BATCH, Quiet, Space, Store, StoreError, overwrite};
 use crate::clock::Timestamp;
 use crate::names::{Release, Tier, WorkerName};
 
-/// A record that changes under us so often is not ours to write.
-const TRIES: u32 = 8;
 /// A worker that comes back later than this does not obey an old order.
 const KEEP_ORDER: Duration = Duration::from_secs(300);
 
@@ -177,7 +175,7 @@ pub async fn quiet(
     let until = span.map(|span| at.plus(span));
     let quieting = Quieting { target, owner: by.who.clone(), reason, at, until };
     let value = text(store, &quieting)?;
-    write(store, tier, &quieting.target.key(), &value, span).await?;
+    overwrite(store, tier, Space::Control, &quieting.target.key(), &value, span).await?;
     store.append(tier, "worker.quieted", by, &value).await?;
     Ok(quieting)
 }
@@ -193,8 +191,8 @@ pub async fn resume(
     workers: &[WorkerName],
     by: &Actor,
 ) -> Result<Option<Quieting>, StoreError> {
-    let there = write(store, tier, &target.key(), "", None).await?;
-    let stood = there.and_then(|text| serde_json::from_str(&text).ok());
+    let there = overwrite(store, tier, Space::Control, &target.key(), "", None).await?;
+    let stood = there.and_then(|record| serde_json::from_str(&record.value).ok());
     for worker in workers {
         // It must outlive every quieting that it lifts.
         put_order(store, tier, worker, Order::Resume, KEEP_DEAD).await?;
@@ -235,39 +233,10 @@ async fn put_order(
     keep: Duration,
 ) -> Result<(), StoreError> {
     let value = text(store, &order)?;
-    write(store, tier, &format!("order/{worker}"), &value, Some(keep)).await.map(drop)
+    overwrite(store, tier, Space::Control, &format!("order/{worker}"), &value, Some(keep)).await.map(drop)
 }
 
 fn text<T: Serialize>(store: &dyn Store, value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value)
         .map_err(|error| StoreError::new("write", store.about().location, ErrorKind::Refused, error))
-}
-
-/// Writes over whatever is there (an empty value deletes it); answers what that was.
-async fn write(
-    store: &dyn Store,
-    tier: &Tier,
-    key: &str,
-    value: &str,
-    keep: Option<Duration>,
-) -> Result<Option<String>, StoreError> {
-    let mut there = store.record(tier, Space::Control, key).await?;
-    for _ in 0..TRIES {
-        if there.is_none() && value.is_empty() {
-            return Ok(None);
-        }
-        let version = there.as_ref().map_or(0, |record| record.version);
-        match store.put(tier, Space::Control, key, version, value, keep).await? {
-            Put::Done(_) => return Ok(there.map(|record| record.value)),
-            Put::Raced(now) => there = now,
-        }
-    }
-    let busy = ErrorKind::Unavailable;
-    Err(StoreError::new(
-        "write",
-        store.about().location,
-        busy,
-        format!("`{key}` was written by others again and again"),
-    )
-    .hint("try again"))
 }

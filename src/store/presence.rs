@@ -173,6 +173,10 @@ pub enum FaultCode {
 }
 
 impl FaultCode {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] =
+        [Self::SelfTestFailed, Self::ActivationHookFailed, Self::StoreWentBack, Self::Other];
+
     /// The code, as in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

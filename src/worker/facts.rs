@@ -29,6 +29,22 @@ pub struct Facts {
     pub lost: u64,
 }
 
+impl Facts {
+    /// Of a managed worker of which nothing else is known.
+    #[must_use]
+    pub fn new(presence: Presence) -> Self {
+        Self {
+            presence,
+            managed: true,
+            activation: None,
+            store_down: None,
+            backlog: false,
+            unsettled: 0,
+            lost: 0,
+        }
+    }
+}
+
 pub(super) fn gather(core: &Core) -> Facts {
     let now_ms = core.now_ms();
     let standing = core.status();

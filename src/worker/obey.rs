@@ -8,7 +8,7 @@ use serde_json::json;
 use super::state::{Core, lock};
 use crate::clock::Timestamp;
 use crate::store::orders::{self, Order};
-use crate::store::{Actor, Put, Space};
+use crate::store::{Actor, Space, overwrite};
 
 /// How long what a worker wrote down is kept.
 const KEEP_DUMP: Duration = Duration::from_secs(600);
@@ -62,16 +62,9 @@ async fn write_down(core: &Core) {
     let value =
         json!({ "worker": core.options.name, "at": core.store_now(), "jobs": core.dump() }).to_string();
     let (key, tier) = (orders::dump_key(&core.options.name), &core.options.tier);
-    for _ in 0..3 {
-        let there = match core.store.record(tier, Space::Receipt, &key).await {
-            Ok(there) => there.map_or(0, |record| record.version),
-            Err(error) => return tracing::warn!(%error, "what runs could not be written down"),
-        };
-        match core.store.put(tier, Space::Receipt, &key, there, &value, Some(KEEP_DUMP)).await {
-            Ok(Put::Done(_)) => return,
-            Ok(Put::Raced(_)) => {}
-            Err(error) => return tracing::warn!(%error, "what runs could not be written down"),
-        }
+    let written = overwrite(&*core.store, tier, Space::Receipt, &key, &value, Some(KEEP_DUMP)).await;
+    if let Err(error) = written {
+        tracing::warn!(%error, "what runs could not be written down");
     }
 }
 

@@ -143,7 +143,7 @@ async fn a_provisional_one_shows_how_it_stands_and_is_committed_at_its_generatio
     followed.line("r2 → r1, generation 3");
 }
 
-/// The seam reads forward only, so the end of a long ledger is searched for.
+/// However long the ledger is, its end is read, and no more.
 async fn the_end_of_a_long_ledger_is_found(engine: Engine) {
     let sandbox = Sandbox::on(engine);
     let (store, tier) = (store(&sandbox).await, Tier::default());

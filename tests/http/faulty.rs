@@ -115,6 +115,9 @@ impl Store for Faulty {
     async fn ledger(&self, _: &Tier, _: u64, _: usize) -> Result<Vec<LedgerEntry>, StoreError> {
         unreachable!("not used by these tests")
     }
+    async fn ledger_end(&self, _: &Tier) -> Result<u64, StoreError> {
+        unreachable!("not used by these tests")
+    }
     async fn beat(&self, _: &Tier, _: &Presence) -> Result<Beat, StoreError> {
         unreachable!("not used by these tests")
     }

@@ -112,6 +112,9 @@ pub(crate) async fn ledger_is_in_order_without_gaps(rig: Rig) {
     let store = &rig.store;
     let other = rig.harness.client().await;
     let mut last = store.ledger(&rig.tier, 0, 100).await.unwrap().last().map_or(0, |entry| entry.seq);
+    assert_eq!(store.ledger_end(&rig.tier).await.unwrap(), last);
+    let none = Tier::new("no-entry").unwrap();
+    assert_eq!(store.ledger_end(&none).await.unwrap(), 0);
     for n in 0..10 {
         let by = if n % 2 == 0 { store } else { &other };
         let seq = by.append(&rig.tier, "note", &actor(), &format!("{{\"n\":{n}}}")).await.unwrap();
@@ -124,6 +127,7 @@ pub(crate) async fn ledger_is_in_order_without_gaps(rig: Rig) {
     assert!(all.is_sorted_by_key(|entry| entry.at));
     assert_eq!(all[0].event, "activation.flipped");
     assert_eq!((all[1].event.as_str(), all[1].detail.as_str(), &all[1].by), ("note", "{\"n\":0}", &actor()));
+    assert_eq!(store.ledger_end(&rig.tier).await.unwrap(), last + 1);
     let page = store.ledger(&rig.tier, 3, 4).await.unwrap();
     assert_eq!(page.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [4, 5, 6, 7]);
     assert!(store.ledger(&rig.tier, last + 1, 10).await.unwrap().is_empty());

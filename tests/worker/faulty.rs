@@ -185,6 +185,9 @@ impl Store for Faulty {
     async fn ledger(&self, tier: &Tier, after: u64, limit: usize) -> Result<Vec<LedgerEntry>, StoreError> {
         self.through("ledger")?.ledger(tier, after, limit).await
     }
+    async fn ledger_end(&self, tier: &Tier) -> Result<u64, StoreError> {
+        self.through("ledger_end")?.ledger_end(tier).await
+    }
     async fn beat(&self, tier: &Tier, presence: &Presence) -> Result<Beat, StoreError> {
         self.through("beat")?.beat(tier, presence).await
     }

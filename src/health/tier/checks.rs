@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::crew::{Crew, Group, Member, Place, groups, names};
+use super::crew::{Crew, Group, Member, Place, groups, named, names};
 use super::facts::TierFacts;
-use super::rules::{CANARY, PROGRESS, SETTLING, UNATTENDED, UNSERVED, proven};
+use super::rules::{SETTLING, UNATTENDED, UNSERVED, proven};
 use super::verdict::{Mark, TierCheck};
 use crate::activation::Mode;
 use crate::clock::human;
+use crate::health::probe::{CANARY, PROGRESS};
+use crate::health::verdict::secs;
 use crate::job::State;
-use crate::names::{DEFAULT_RELEASE, Kind, Queue};
+use crate::names::{Kind, Queue};
 use crate::store::{Presence, QueueCensus};
 
 /// Whether the release is the active one, and stands.
@@ -106,7 +108,7 @@ fn unattended(crew: &Crew<'_>) -> Option<String> {
     }
     let quiet: Vec<&Member<'_>> = crew.members.iter().filter(|m| m.place == Place::Quiet).collect();
     if let Some(one) = quiet.first() {
-        let names = names(quiet.iter().map(|member| member.presence().worker.as_str()));
+        let names = named(&quiet);
         return Some(format!("{names} told to be quiet {}", quiet_words(one.presence())));
     }
     let (waiting, oldest) = crew
@@ -151,11 +153,13 @@ pub(super) const TROUBLES: [(&str, &str); 6] = [
 ];
 
 pub(super) fn troubles(crew: &Crew<'_>, key: &'static str, unit: &'static str) -> Vec<TierCheck> {
+    let told = told(crew, key, unit);
+    if told.is_empty() { vec![TierCheck::pass(key, crew.facts.now, 0).unit(unit)] } else { told }
+}
+
+/// What workers tell of one trouble.
+fn told(crew: &Crew<'_>, key: &'static str, unit: &'static str) -> Vec<TierCheck> {
     let now = crew.facts.now;
-    let groups = groups(crew, key);
-    if groups.is_empty() {
-        return vec![TierCheck::pass(key, now, 0).unit(unit)];
-    }
     let check = |group: &Group<'_>| {
         let mut check = TierCheck::pass(key, now, group.names.len()).unit(unit);
         if let [name] = group.names.as_slice() {
@@ -165,15 +169,14 @@ pub(super) fn troubles(crew: &Crew<'_>, key: &'static str, unit: &'static str) -
         check.since = Some(now.minus(group.age));
         check.bad(crew.weigh(group.mark), group.words(), "sluicegate doctor")
     };
-    groups.iter().map(check).collect()
+    groups(crew, key).iter().map(check).collect()
 }
 
 /// Each worker that counts proved itself with a job of its own.
 pub(super) fn canaries(crew: &Crew<'_>) -> Vec<TierCheck> {
     const KEY: &str = "canary:roundTrip";
     let now = crew.facts.now;
-    let mut checks: Vec<TierCheck> =
-        if groups(crew, KEY).is_empty() { Vec::new() } else { troubles(crew, KEY, "workers") };
+    let mut checks = told(crew, KEY, "workers");
     let waiting = crew
         .hands()
         .filter(|member| member.trouble.is_none() && member.presence().canary_age.is_none())
@@ -201,7 +204,7 @@ pub(super) fn some_stuck(crew: &Crew<'_>) -> Option<TierCheck> {
     let with: Vec<&Member<'_>> = crew.here().filter(some).collect();
     let stuck: u32 = with.iter().map(|member| member.presence().stuck).sum();
     (stuck > 0).then(|| {
-        let names = names(with.iter().map(|member| member.presence().worker.as_str()));
+        let names = named(&with);
         let output = format!("{names}: {stuck} jobs ignore their cancellation");
         TierCheck::pass("slots:stuck", crew.facts.now, stuck).unit("slots").bad(
             Mark::Warn,
@@ -215,8 +218,7 @@ pub(super) fn some_stuck(crew: &Crew<'_>) -> Option<TierCheck> {
 pub(super) fn progress(crew: &Crew<'_>) -> Vec<TierCheck> {
     const KEY: &str = "tier:progress";
     let now = crew.facts.now;
-    let mut checks: Vec<TierCheck> =
-        if groups(crew, KEY).is_empty() { Vec::new() } else { troubles(crew, KEY, "workers") };
+    let mut checks = told(crew, KEY, "workers");
     if crew.current.is_some() && crew.serving() > 0 {
         for (queue, waiting, oldest) in crew.waiting().filter(|(.., oldest)| *oldest >= UNSERVED) {
             let mut check =
@@ -248,7 +250,7 @@ fn standstill(crew: &Crew<'_>, queue: &QueueCensus, oldest: Duration) -> Option<
         return None;
     }
     // A suspect waits for another one to end, so while anything of the queue runs only its worker can tell.
-    if queue.states.get(&State::Running).copied().unwrap_or(0) > 0 {
+    if queue.jobs(State::Running) > 0 {
         return None;
     }
     let free: u32 = serving.iter().map(|member| member.free()).sum();
@@ -264,7 +266,7 @@ fn standstill(crew: &Crew<'_>, queue: &QueueCensus, oldest: Duration) -> Option<
 pub(super) fn lost(crew: &Crew<'_>) -> Option<TierCheck> {
     let lost: Vec<&Member<'_>> = crew.members.iter().filter(|member| member.place == Place::Lost).collect();
     (!lost.is_empty()).then(|| {
-        let names = names(lost.iter().map(|member| member.presence().worker.as_str()));
+        let names = named(&lost);
         let output = format!("{names} vanished without goodbye; not counted any more");
         TierCheck::pass("worker:presence", crew.facts.now, lost.len()).unit("workers").bad(
             Mark::Warn,
@@ -282,7 +284,7 @@ pub(super) fn forgotten(crew: &Crew<'_>) -> Option<TierCheck> {
     };
     let endless: Vec<&Member<'_>> = crew.members.iter().filter(endless).collect();
     endless.first().map(|one| {
-        let names = names(endless.iter().map(|member| member.presence().worker.as_str()));
+        let names = named(&endless);
         let output = format!("{names} told to be quiet {}", quiet_words(one.presence()));
         let check = TierCheck::pass("worker:quiet", crew.facts.now, endless.len()).unit("workers");
         check.bad(Mark::Warn, output, "sluicegate worker resume --all")
@@ -416,7 +418,7 @@ pub(super) fn way_back(crew: &Crew<'_>) -> Option<TierCheck> {
     };
     let Some(target) = target else {
         let first = "there is no release to go back to yet";
-        return (release.as_str() != DEFAULT_RELEASE)
+        return (!release.is_implicit())
             .then(|| TierCheck::pass(KEY, facts.now, Value::Null).bad(Mark::Warn, first, ""));
     };
     let check = TierCheck::pass(KEY, facts.now, json!(target));
@@ -427,8 +429,4 @@ pub(super) fn way_back(crew: &Crew<'_>) -> Option<TierCheck> {
             Some(check.bad(Mark::Warn, output, format!("sluicegate work --release {target}")))
         }
     }
-}
-
-fn secs(duration: Duration) -> Value {
-    json!(duration.as_millis() as f64 / 1e3)
 }

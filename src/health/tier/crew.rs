@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::ask::{GateAsk, MinActive};
 use super::facts::TierFacts;
-use super::rules::{CANARY, CLAIM, LOOP, LOST, PROGRESS, RUNTIME, SETTLING, STARTING, is_simulated};
+use super::rules::{LOST, SETTLING, STARTING, is_simulated};
 use super::verdict::Mark;
 use crate::activation::{Activation, WorkerState};
+use crate::health::probe::{CANARY, CLAIM, LOOP, PROGRESS, RUNTIME};
 use crate::job::State;
 use crate::names::Queue;
 use crate::store::{FaultCode, Presence, QueueCensus, Seen};
@@ -144,13 +145,13 @@ impl<'a> Crew<'a> {
             .iter()
             .filter(|queue| !facts.held.iter().any(|held| held.queue == queue.queue))
             .filter_map(|queue| {
-                let waiting = queue.states.get(&State::Available).copied().unwrap_or(0);
+                let waiting = queue.jobs(State::Available);
                 (waiting > 0).then(|| (queue, waiting, queue.oldest_wait.unwrap_or_default()))
             })
     }
 }
 
-pub(super) fn place(seen: &Seen, all: &[&Seen]) -> Place {
+fn place(seen: &Seen, all: &[&Seen]) -> Place {
     match seen.presence.state {
         WorkerState::Stopping | WorkerState::Stopped => Place::Leaving,
         WorkerState::Quiet if seen.is_stale() => Place::Lost,
@@ -163,7 +164,7 @@ pub(super) fn place(seen: &Seen, all: &[&Seen]) -> Place {
 
 /// Whether one that joined later takes the place of a stale worker. Each can take one place only, so there must be more
 /// of them than workers that vanished since.
-pub(super) fn is_replaced(stale: &Seen, all: &[&Seen]) -> bool {
+fn is_replaced(stale: &Seen, all: &[&Seen]) -> bool {
     let meant = |seen: &&&Seen| {
         !matches!(seen.presence.state, WorkerState::Stopping | WorkerState::Stopped | WorkerState::Quiet)
             && !is_simulated(seen)
@@ -179,12 +180,7 @@ pub(super) fn is_replaced(stale: &Seen, all: &[&Seen]) -> bool {
     joined > vanished_later
 }
 
-pub(super) fn enlist<'a>(
-    seen: &'a Seen,
-    place: Place,
-    current: Option<&Activation>,
-    facts: &TierFacts,
-) -> Member<'a> {
+fn enlist<'a>(seen: &'a Seen, place: Place, current: Option<&Activation>, facts: &TierFacts) -> Member<'a> {
     let presence = &seen.presence;
     // It may have become active under an earlier activation of the same release, and will hear of this one.
     let serving = place == Place::Here
@@ -210,7 +206,7 @@ pub(super) fn enlist<'a>(
 }
 
 /// The first thing that is wrong with a living worker.
-pub(super) fn trouble(seen: &Seen, current: Option<&Activation>, facts: &TierFacts) -> Option<Trouble> {
+fn trouble(seen: &Seen, current: Option<&Activation>, facts: &TierFacts) -> Option<Trouble> {
     let presence = &seen.presence;
     let found = |key, reason: String, age| Some(Trouble { key, code: None, mark: Mark::Final, reason, age });
     if let Some(fault) = &presence.fault {
@@ -257,7 +253,7 @@ pub(super) fn trouble(seen: &Seen, current: Option<&Activation>, facts: &TierFac
 }
 
 /// A worker of the active release that does not become active.
-pub(super) fn idle(seen: &Seen, current: Option<&Activation>, facts: &TierFacts) -> Option<Trouble> {
+fn idle(seen: &Seen, current: Option<&Activation>, facts: &TierFacts) -> Option<Trouble> {
     let presence = &seen.presence;
     let age = presence.state_age;
     let (limit, age) = match presence.state {
@@ -273,7 +269,7 @@ pub(super) fn idle(seen: &Seen, current: Option<&Activation>, facts: &TierFacts)
 }
 
 /// Where every slot is busy nothing is claimed, rightly, and where one just came free a job just ended.
-pub(super) fn claim_overdue(presence: &Presence) -> Option<Duration> {
+fn claim_overdue(presence: &Presence) -> Option<Duration> {
     let never = Duration::MAX;
     let age =
         [presence.claim_age.unwrap_or(never), presence.progress_age.unwrap_or(never), presence.state_age]
@@ -304,6 +300,11 @@ pub(super) fn names<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let more = all.len().saturating_sub(SHOWN);
     let first: Vec<&str> = all.into_iter().take(SHOWN).collect();
     if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
+}
+
+/// The names of workers, as [`names`].
+pub(super) fn named(members: &[&Member<'_>]) -> String {
+    names(members.iter().map(|member| member.presence().worker.as_str()))
 }
 
 pub(super) fn groups<'a>(crew: &'a Crew<'_>, key: &str) -> Vec<Group<'a>> {

@@ -7,14 +7,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::crew::names;
-use super::rules::{PROGRESS, judge, proven};
-use super::{GateAsk, Held, TierFacts};
+use super::rules::{judge, proven};
+use super::{GateAsk, TierFacts};
 use crate::activation::WorkerState;
 use crate::clock::human;
 use crate::health::Status;
+use crate::health::probe::PROGRESS;
 use crate::job::State;
-use crate::names::{DEFAULT_RELEASE, Release};
-use crate::store::{Durability, Seen, StoreError};
+use crate::names::Release;
+use crate::store::{Durability, Paused, Seen, StoreError};
 
 /// Clocks of hosts may be off by so much. Leases use the store's; logs, and what a handler signs or expires, do not.
 pub const SKEW: Duration = Duration::from_secs(2);
@@ -76,13 +77,13 @@ fn store(facts: &TierFacts) -> Finding {
 }
 
 fn waiting(facts: &TierFacts) -> u64 {
-    facts.queues.iter().filter_map(|queue| queue.states.get(&State::Available)).sum()
+    facts.queues.iter().map(|queue| queue.jobs(State::Available)).sum()
 }
 
 fn activation(facts: &TierFacts) -> Finding {
     const CHECK: &str = "activation";
     if let Some(current) = &facts.activation {
-        let managed = if current.release.as_str() == DEFAULT_RELEASE { "unmanaged" } else { "managed" };
+        let managed = if current.release.is_implicit() { "unmanaged" } else { "managed" };
         let output =
             format!("release {} is active at generation {} ({managed})", current.release, current.generation);
         return Finding::new(CHECK, Status::Pass, output, "");
@@ -105,9 +106,9 @@ fn activation(facts: &TierFacts) -> Finding {
 }
 
 /// Somebody holds a queue back: that is meant, and it is why its jobs wait.
-fn paused(facts: &TierFacts, held: &Held) -> Finding {
+fn paused(facts: &TierFacts, held: &Paused) -> Finding {
     let queue = facts.queues.iter().find(|queue| queue.queue == held.queue);
-    let waiting = queue.and_then(|queue| queue.states.get(&State::Available)).copied().unwrap_or(0);
+    let waiting = queue.map_or(0, |queue| queue.jobs(State::Available));
     let why = held.by.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     let until = held.until.map_or_else(|| "until somebody resumes it".to_owned(), |at| format!("until {at}"));
     let output = format!(
@@ -148,8 +149,7 @@ fn nobody(facts: &TierFacts, active: &Release) -> Finding {
         facts.workers.iter().filter(|seen| seen.presence.release != *active && !seen.is_stale()).collect();
     let ready = others.iter().map(|seen| &seen.presence.release);
     let ready = ready.into_iter().find(|release| proven(facts, release).next().is_some());
-    let start =
-        if active.as_str() == DEFAULT_RELEASE { String::new() } else { format!(" --release {active}") };
+    let start = if active.is_implicit() { String::new() } else { format!(" --release {active}") };
     let (more, fix) = match ready {
         Some(release) => {
             (format!("; workers of `{release}` stand by"), format!("sluicegate activate {release}"))
@@ -180,16 +180,10 @@ fn full_house(facts: &TierFacts) -> Option<Finding> {
 
 /// A worker's clock against the store's, at its last beat.
 fn clocks(facts: &TierFacts) -> Finding {
-    let off = |seen: &&Seen| {
-        let (host, store) = (seen.presence.clock, seen.at);
-        host.ms() != 0 && !seen.is_stale() && host.since(store).max(store.since(host)) > SKEW
-    };
-    let wrong: Vec<&Seen> = facts.workers.iter().filter(off).collect();
-    let Some(worst) = wrong
-        .iter()
-        .map(|seen| seen.presence.clock.since(seen.at).max(seen.at.since(seen.presence.clock)))
-        .max()
-    else {
+    let off = |seen: &Seen| seen.presence.clock.since(seen.at).max(seen.at.since(seen.presence.clock));
+    let told = |seen: &&Seen| seen.presence.clock.ms() != 0 && !seen.is_stale();
+    let wrong: Vec<&Seen> = facts.workers.iter().filter(told).filter(|seen| off(seen) > SKEW).collect();
+    let Some(worst) = wrong.iter().map(|seen| off(seen)).max() else {
         return Finding::new("clocks", Status::Pass, format!("within {} of the store's", human(SKEW)), "");
     };
     let names = names(wrong.iter().map(|seen| seen.presence.worker.as_str()));

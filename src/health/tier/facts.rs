@@ -4,8 +4,10 @@ use serde::Deserialize;
 
 use crate::activation::Activation;
 use crate::clock::Timestamp;
-use crate::names::{Queue, Release, Tier};
-use crate::store::{About, Actor, LedgerEntry, MAX_BATCH, QueueCensus, Seen, Space, Store, StoreError};
+use crate::names::{Release, Tier};
+use crate::store::{
+    About, Actor, LedgerEntry, MAX_BATCH, Paused, QueueCensus, Seen, Space, Store, StoreError,
+};
 
 /// How far back the ledger is read for former activations. What is older is forgotten: a release that was active so
 /// long ago, and of which nothing lives, is answered as unknown.
@@ -29,22 +31,11 @@ pub struct TierFacts {
     /// Jobs by queue, kind and state.
     pub queues: Vec<QueueCensus>,
     /// Queues that somebody holds back: what waits there waits rightly.
-    pub held: Vec<Held>,
+    pub held: Vec<Paused>,
     /// Changes of the activation, newest first.
     pub history: Vec<Change>,
     /// Whether the release that was asked for is on record.
     pub registered: bool,
-}
-
-/// A queue that is held back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Which.
-    pub queue: Queue,
-    /// Who, and why.
-    pub by: Actor,
-    /// Until when (store time); `None`: until somebody lets it go.
-    pub until: Option<Timestamp>,
 }
 
 /// One change of the activation, as the ledger tells it.
@@ -110,20 +101,11 @@ impl TierFacts {
             activation: store.activation(tier).await?,
             workers: store.workers(tier).await?,
             queues: census.queues,
-            held: held(store, tier).await?,
+            held: store.pauses(tier).await?,
             history: history(store, tier).await?,
             registered,
         })
     }
-}
-
-/// The queues that are held back.
-async fn held(store: &dyn Store, tier: &Tier) -> Result<Vec<Held>, StoreError> {
-    let pauses = store.pauses(tier).await?;
-    Ok(pauses
-        .into_iter()
-        .map(|paused| Held { queue: paused.queue, by: paused.by, until: paused.until })
-        .collect())
 }
 
 /// The last changes of the activation, newest first.
@@ -134,47 +116,20 @@ async fn history(store: &dyn Store, tier: &Tier) -> Result<Vec<Change>, StoreErr
     Ok(changes)
 }
 
-/// The last lines of the ledger, oldest first. The seam reads forward only, so its end is searched for: the sequence has
-/// no gaps, so that takes some twenty small reads for a million lines, and one for a ledger that fits a page.
+/// The last lines of the ledger, oldest first.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub async fn ledger_tail(store: &dyn Store, tier: &Tier, most: u64) -> Result<Vec<LedgerEntry>, StoreError> {
-    let first = store.ledger(tier, 0, MAX_BATCH).await?;
-    let page = MAX_BATCH as u64;
-    let mut after = if (first.len() as u64) < page {
-        (first.len() as u64).saturating_sub(most)
-    } else {
-        ledger_length(store, tier, page).await?.saturating_sub(most)
-    };
-    if after == 0 && (first.len() as u64) < page {
-        return Ok(first);
-    }
+    let mut after = store.ledger_end(tier).await?.saturating_sub(most);
     let mut entries = Vec::new();
     loop {
         let page = store.ledger(tier, after, MAX_BATCH).await?;
-        let Some(last) = page.last() else { return Ok(entries) };
-        after = last.seq;
+        let is_last = page.len() < MAX_BATCH;
+        after = page.last().map_or(after, |last| last.seq);
         entries.extend(page);
-    }
-}
-
-/// How many lines the ledger has, when it has at least `known`.
-async fn ledger_length(store: &dyn Store, tier: &Tier, known: u64) -> Result<u64, StoreError> {
-    let (mut there, mut step) = (known, known);
-    // Double the step until it is too far…
-    while !store.ledger(tier, there + step - 1, 1).await?.is_empty() {
-        (there, step) = (there + step, step * 2);
-    }
-    // …and halve what lies between.
-    let mut not_there = there + step;
-    while not_there - there > 1 {
-        let middle = there + (not_there - there) / 2;
-        if store.ledger(tier, middle - 1, 1).await?.is_empty() {
-            not_there = middle;
-        } else {
-            there = middle;
+        if is_last {
+            return Ok(entries);
         }
     }
-    Ok(there)
 }

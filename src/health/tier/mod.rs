@@ -30,12 +30,12 @@ pub mod verdict;
 pub mod wait;
 
 pub use ask::{GateAsk, MinActive};
-pub use facts::{Change, Held, TierFacts, ledger_tail};
+pub use facts::{Change, TierFacts, ledger_tail};
 pub use rules::judge;
 pub use verdict::{Decision, TierCheck, TierVerdict};
 
 use crate::activation::Activation;
-use crate::names::{DEFAULT_RELEASE, Release, Tier};
+use crate::names::{Release, Tier};
 use crate::store::Store;
 
 /// Asks a gate: gathers and judges. A store that cannot be read is an answer too.
@@ -52,6 +52,6 @@ pub async fn look(store: &dyn Store, tier: &Tier, ask: &GateAsk) -> TierVerdict 
 pub fn implied(activation: Option<&Activation>) -> Option<Release> {
     match activation {
         None => Some(Release::default()),
-        Some(current) => (current.release.as_str() == DEFAULT_RELEASE).then(Release::default),
+        Some(current) => current.release.is_implicit().then(Release::default),
     }
 }

@@ -7,9 +7,10 @@ use super::checks;
 use super::crew::Crew;
 use super::facts::{Change, TierFacts};
 use super::verdict::{Decision, Mark, TierCheck, TierVerdict};
-use crate::activation::{Mode, WorkerState};
+use crate::activation::WorkerState;
 use crate::clock::human;
-use crate::names::{DEFAULT_RELEASE, Release};
+use crate::health::probe::{CANARY, CLAIM, PROGRESS, RUNTIME};
+use crate::names::Release;
 use crate::store::{STALE, Seen};
 
 /// A worker of the active release may be inactive for so long after the flip, or after it came up: it learns of the
@@ -17,18 +18,8 @@ use crate::store::{STALE, Seen};
 pub const SETTLING: Duration = Duration::from_secs(5);
 /// A worker may be starting for so long.
 pub const STARTING: Duration = Duration::from_secs(60);
-/// A canary runs every ten seconds: three may be missed.
-pub const CANARY: Duration = Duration::from_secs(35);
-/// A claim loop turns at least once a second; one that has not for so long is dead.
-pub const LOOP: Duration = Duration::from_secs(7);
-/// Free slots and no answered claim for so long is trouble.
-pub const CLAIM: Duration = Duration::from_secs(15);
-/// Jobs wait, slots are free, and nothing starts for so long.
-pub const PROGRESS: Duration = Duration::from_secs(30);
 /// Jobs have waited for so long in a queue that no active worker serves: waiting longer would not help.
 pub const UNSERVED: Duration = Duration::from_secs(6);
-/// A job runtime that does not tick for so long is blocked.
-pub const RUNTIME: Duration = Duration::from_secs(5);
 /// Jobs that wait for so long with no worker alive are hurt by it; a single worker that restarts takes less.
 pub const UNATTENDED: Duration = Duration::from_secs(10);
 /// A worker that vanished without goodbye counts as missing for so long, unless another one joined since.
@@ -104,7 +95,7 @@ fn unknown(ask: &GateAsk, facts: &TierFacts) -> Option<TierVerdict> {
     let lives = facts.workers.iter().any(|seen| seen.presence.release == *release && !seen.is_stale());
     let was = facts.history.iter().any(|change| change.to.release == *release);
     // Every tier has the implicit one, until another is activated.
-    let implicit = facts.activation.is_none() && release.as_str() == DEFAULT_RELEASE;
+    let implicit = facts.activation.is_none() && release.is_implicit();
     if active || lives || was || implicit || facts.registered {
         return None;
     }
@@ -176,11 +167,9 @@ fn conclude(crew: &Crew<'_>, checks: Vec<TierCheck>) -> TierVerdict {
 
 /// What blocks it, as far as it is of the worst sort.
 fn blocked(checks: &[TierCheck], worst: Mark) -> String {
-    let of = |mark| {
-        checks.iter().filter(move |check| check.mark == mark).filter_map(|check| check.output.as_deref())
-    };
     // What will not heal explains; what may is its effect.
-    let words: Vec<&str> = if worst == Mark::Final { of(Mark::Final).collect() } else { of(worst).collect() };
+    let of_it = checks.iter().filter(|check| check.mark == worst);
+    let words: Vec<&str> = of_it.filter_map(|check| check.output.as_deref()).collect();
     words.join(" · ")
 }
 
@@ -188,8 +177,7 @@ fn blocked(checks: &[TierCheck], worst: Mark) -> String {
 fn carried(crew: &Crew<'_>, checks: &[TierCheck]) -> String {
     let mut words = Vec::new();
     if let Some(current) = crew.current {
-        let mode = if current.mode == Mode::Committed { "committed" } else { "provisional" };
-        words.push(format!("{mode} at generation {}", current.generation));
+        words.push(format!("{} at generation {}", current.mode, current.generation));
     }
     words.push(format!("{}/{} active on {}", crew.serving(), crew.required, crew.ask.release));
     if let Some(oldest) = crew.waiting().map(|(.., oldest)| oldest).max() {

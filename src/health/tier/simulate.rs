@@ -6,9 +6,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::rules::{CLAIM, SIMULATED, STARTING};
+use super::rules::{SIMULATED, STARTING};
 use crate::activation::{Activation, WorkerState};
 use crate::clock;
+use crate::health::probe::CLAIM;
 use crate::ids::Nonce;
 use crate::names::{BadName, Tier, WorkerName};
 use crate::store::{Beat, Presence, Store, StoreError};

@@ -16,8 +16,8 @@ use crate::ids::Nonce;
 use crate::job::State;
 use crate::names::{Kind, Queue, WorkerName};
 use crate::store::{
-    About, Actor, Durability, ErrorKind, Failing, Fault, FaultCode, Presence, QueueCensus, Quiet, Seen,
-    StoreError,
+    About, Actor, Durability, ErrorKind, Failing, Fault, FaultCode, Paused, Presence, QueueCensus, Quiet,
+    Seen, StoreError,
 };
 
 const NOW: Timestamp = Timestamp::from_ms(1_768_036_445_000);
@@ -249,9 +249,10 @@ fn green() -> Vec<Row> {
         (
             "a queue that is held back",
             TierFacts {
-                held: vec![Held {
+                held: vec![Paused {
                     queue: Queue::default(),
                     by: Actor { who: "ada@here".into(), reason: None },
+                    at: NOW.minus(HOUR),
                     until: None,
                 }],
                 ..jobs(tier(), vec![backlog(HOUR)])
@@ -724,7 +725,7 @@ fn the_doctor_names_what_blocks_first_and_what_to_do() {
     let waits = || vec![backlog(s(40))];
     let held = |until| {
         let by = Actor { who: "ada@here".into(), reason: Some("INC-4711".into()) };
-        let held = vec![Held { queue: Queue::default(), by, until }];
+        let held = vec![Paused { queue: Queue::default(), by, at: NOW.minus(HOUR), until }];
         TierFacts { held, ..jobs(tier(), waits()) }
     };
     let busy = |f: &mut Presence| (f.busy, f.progress_age) = (8, Some(HOUR));

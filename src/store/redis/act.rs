@@ -3,7 +3,7 @@
 use deadpool_redis::redis;
 
 use super::link::Lane;
-use super::moves::{Move, Sight, Source, Target, attempt, elsewhere, end_waiting};
+use super::moves::{Move, Sight, Source, Target, elsewhere, end_waiting};
 use super::record::{Stored, Story};
 use super::scripts::{Args, Script};
 use super::sweep::make_available;
@@ -138,14 +138,12 @@ impl RedisStore {
                 Ok(Step::Answer(Acted::Unchanged(state)))
             }
             // Nobody but its worker can run a canary.
-            Action::RanInline { .. } if job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) => {
-                refused
-            }
+            Action::RanInline { .. } if job.is_canary() => refused,
             Action::RanInline { ran } => {
                 let Ok(to) = next(state, Event::RanInline) else { return refused };
                 let mut story = job.story();
                 let source = waiting(job, state, &story);
-                story.tell(Attempt { ran: Some(ran), ..attempt(now, "inline", None) });
+                story.tell(Attempt { ran: Some(ran), ..Attempt::outside(now, "inline", None) });
                 make_available(&mut story); // a completed job's record says no more: its line in `completed` does
                 let target = Target::Completed { ran, keyed: job.is_keyed() };
                 Ok(moved(Move::new(sight, &story, source, target, state, Some(COMPLETED), now), to))
@@ -154,7 +152,7 @@ impl RedisStore {
             Action::HandOver { after } => {
                 let mut story = job.story();
                 let (source, due) = (elsewhere(job.sid, &story), now.plus(after));
-                story.tell(attempt(now, "inline", by.reason.clone()));
+                story.tell(Attempt::outside(now, "inline", by.reason.clone()));
                 story.run_at = Some(due.ms());
                 let (to, target) = if after.is_zero() {
                     make_available(&mut story);
@@ -197,7 +195,7 @@ impl RedisStore {
         if next(state, Event::RunNow).is_err() {
             return Ok(Step::Answer(Acted::Refused(state)));
         }
-        if state.is_final() && job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) {
+        if state.is_final() && job.is_canary() {
             return Ok(Step::Answer(Acted::Refused(state)));
         }
         let mut story = job.story();

@@ -147,7 +147,7 @@ impl RedisStore {
         let op = Script::Append.op();
         let args = Args::new().arg(self.line(op, event, by, detail)?);
         let answer = self.link.script(Script::Append, &prefix(tier), Lane::Rest, args).await?;
-        int(&answer).and_then(|seq| u64::try_from(seq).ok()).ok_or_else(|| strange(op, self.link.place()))
+        number(op, &answer, self.link.place())
     }
 
     pub(super) async fn read_ledger(
@@ -171,6 +171,14 @@ impl RedisStore {
             entries.push(LedgerEntry { seq, at, event: line.event, by: line.by, detail: line.detail });
         }
         Ok(entries)
+    }
+
+    /// How many entries the ledger has: each one's number is its place.
+    pub(super) async fn count_ledger(&self, tier: &Tier) -> Result<u64, StoreError> {
+        let op = "read the ledger";
+        let mut ask = redis::cmd("LLEN");
+        ask.arg(format!("{}ledger", prefix(tier)));
+        number(op, &self.link.command(op, Lane::Rest, &ask).await?, self.link.place())
     }
 
     pub(super) async fn read_records(
@@ -293,4 +301,9 @@ impl RedisStore {
         let (secs, micros) = (values.int()?, values.int()?);
         Ok(Timestamp::from_ms(secs * 1_000 + micros / 1_000))
     }
+}
+
+/// A number of the ledger.
+fn number(op: &'static str, answer: &redis::Value, place: &str) -> Result<u64, StoreError> {
+    int(answer).and_then(|n| u64::try_from(n).ok()).ok_or_else(|| strange(op, place))
 }

@@ -136,7 +136,7 @@ impl Store for RedisStore {
 
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
         self.bounded("insert", jobs.len())?;
-        self.refuse("insert", jobs.iter().find_map(meaning::stray))?;
+        self.refuse("insert", jobs.iter().find_map(NewJob::stray))?;
         // What it promises, and whether it keeps anything at all, may have changed since it was opened.
         self.server.judge_now_and_then(&self.link, "insert").await?;
         self.insert_jobs(tier, &jobs).await
@@ -259,6 +259,10 @@ impl Store for RedisStore {
 
     async fn ledger(&self, tier: &Tier, after: u64, limit: usize) -> Result<Vec<LedgerEntry>, StoreError> {
         self.read_ledger(tier, after, limit.min(MAX_BATCH)).await
+    }
+
+    async fn ledger_end(&self, tier: &Tier) -> Result<u64, StoreError> {
+        self.count_ledger(tier).await
     }
 
     async fn beat(&self, tier: &Tier, presence: &Presence) -> Result<Beat, StoreError> {

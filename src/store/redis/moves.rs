@@ -183,14 +183,9 @@ pub(super) fn elsewhere(sid: u16, story: &Story) -> Source {
 
 /// Ends a job that nobody holds.
 pub(super) fn end_waiting(story: &mut Story, to: State, now: Timestamp) {
-    story.tell(attempt(now, to.as_str(), None));
+    story.tell(Attempt::outside(now, to.as_str(), None));
     (story.state, story.finished_at) = (Some(to), Some(now.ms()));
     (story.parked, story.parked_by) = (None, None);
-}
-
-/// Something that happened to a job outside of any worker.
-pub(super) fn attempt(now: Timestamp, outcome: &str, error: Option<String>) -> Attempt {
-    Attempt { at: now, outcome: outcome.into(), error, ran: None, worker: None, release: None }
 }
 
 impl RedisStore {

@@ -345,6 +345,10 @@ impl Stored {
         self.extras.as_ref().is_some_and(is_keyed)
     }
 
+    pub(super) fn is_canary(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.canary.is_some())
+    }
+
     pub(super) fn slot(&self) -> u64 {
         slot(self.sid, self.is_keyed(), self.seq)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_redis::redis;
 
 use super::link::Lane;
-use super::moves::{Move, Sight, Source, Target, attempt, elsewhere, end_waiting};
+use super::moves::{Move, Sight, Source, Target, elsewhere, end_waiting};
 use super::record::{Lease, Story};
 use super::scripts::{Args, Script};
 use super::value::{Values, damaged, int};
@@ -231,14 +231,14 @@ impl RedisStore {
             story.tell(Attempt {
                 worker: lease.worker.clone(),
                 release: lease.release.clone(),
-                ..attempt(now, "crashed", lost.clone())
+                ..Attempt::outside(now, "crashed", lost.clone())
             });
             let mut target = Target::Suspect;
             let mut fate = Fate::Back;
             if sight.wish {
                 end_waiting(&mut story, State::Cancelled, now);
                 (target, fate) = (Target::Final, Fate::Cancelled);
-            } else if job.extras.as_ref().is_some_and(|extras| extras.canary.is_some()) {
+            } else if job.is_canary() {
                 end_waiting(&mut story, State::Expired, now);
                 (target, fate) = (Target::Final, Fate::Expired);
             } else if lease.suspect {
@@ -322,6 +322,6 @@ fn charge(story: &mut Story, fleet: &Fleet) -> bool {
 }
 
 fn quarantine(story: &mut Story, now: Timestamp) {
-    story.tell(attempt(now, "quarantined", Some(quarantined())));
+    story.tell(Attempt::outside(now, "quarantined", Some(quarantined())));
     (story.state, story.finished_at) = (Some(State::Dead), Some(now.ms()));
 }

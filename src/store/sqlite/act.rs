@@ -11,7 +11,6 @@ use super::lease::Held;
 use super::session::{Session, Step, tid};
 use super::settle::{end_waiting, history_with, micros, trim_over};
 use super::sweep::make_available;
-use crate::clock::Timestamp;
 use crate::ids::JobId;
 use crate::job::State;
 use crate::job::record::Attempt;
@@ -94,15 +93,11 @@ fn not_ready(session: &Session, pid: i64, ord: i64) -> Step<()> {
     Ok(())
 }
 
-/// What its caller did, as the story of the job tells it.
-fn inline(now: Timestamp, ran: Option<Duration>, error: Option<String>) -> Attempt {
-    Attempt { at: now, outcome: "inline".into(), error, ran, worker: None, release: None }
-}
-
 /// Completed as by a worker: counted, kept and trimmed in the same way.
 fn ran_inline(session: &mut Session, job: Held, from: State, ran: Duration) -> Step<()> {
     let (now, begun) = (session.now, session.now.minus(ran));
-    let history = history_with(session, job.seq, inline(now, Some(ran), None))?;
+    let history =
+        history_with(session, job.seq, Attempt { ran: Some(ran), ..Attempt::outside(now, "inline", None) })?;
     session
         .conn
         .prepare_cached(
@@ -121,7 +116,7 @@ fn ran_inline(session: &mut Session, job: Held, from: State, ran: Duration) -> S
 
 fn hand_over(session: &mut Session, job: Held, after: Duration, by: &Actor) -> Step<Acted> {
     let due = session.now.plus(after);
-    let history = history_with(session, job.seq, inline(session.now, None, by.reason.clone()))?;
+    let history = history_with(session, job.seq, Attempt::outside(session.now, "inline", by.reason.clone()))?;
     session
         .conn
         .prepare_cached("UPDATE job SET run_at = ?2, history = ?3 WHERE seq = ?1")?

@@ -95,17 +95,22 @@ pub(super) fn commit(session: &mut Session, tier: &Tier, generation: u64, by: &A
 }
 
 pub(super) fn append(session: &mut Session, tid: i64, event: &str, by: &Actor, detail: &str) -> Step<u64> {
-    let seq: i64 = session
-        .conn
-        .prepare_cached("SELECT coalesce(max(seq), 0) + 1 FROM ledger WHERE tid = ?1")?
-        .query_row([tid], |row| row.get(0))?;
+    let seq = ledger_end(&session.conn, tid)? + 1;
     session
         .conn
         .prepare_cached(
             "INSERT INTO ledger(tid, seq, at, event, who, reason, detail) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![tid, seq, session.now.ms(), event, by.who, by.reason, detail])?;
-    Ok(u64::try_from(seq).unwrap_or_default())
+        .execute(params![tid, seq.cast_signed(), session.now.ms(), event, by.who, by.reason, detail])?;
+    Ok(seq)
+}
+
+/// The sequence number of the last entry.
+pub(super) fn ledger_end(conn: &Connection, tid: i64) -> rusqlite::Result<u64> {
+    let last: i64 = conn
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM ledger WHERE tid = ?1")?
+        .query_row([tid], |row| row.get(0))?;
+    Ok(last.unsigned_abs())
 }
 
 pub(super) fn ledger(

@@ -229,7 +229,7 @@ impl Store for SqliteStore {
 
     async fn insert(&self, tier: &Tier, jobs: Vec<NewJob>) -> Result<Vec<Insert>, StoreError> {
         self.bounded("insert", jobs.len())?;
-        self.refuse("insert", jobs.iter().find_map(meaning::stray))?;
+        self.refuse("insert", jobs.iter().find_map(NewJob::stray))?;
         self.still_there("insert")?; // nobody may be told "on disk" of a file that is gone
         let tier = tier.clone();
         self.writer
@@ -428,6 +428,15 @@ impl Store for SqliteStore {
         self.read("read the ledger", move |conn| match read::tier_id(conn, &tier)? {
             Some(tid) => control::ledger(conn, tid, after, limit),
             None => Ok(Vec::new()),
+        })
+        .await
+    }
+
+    async fn ledger_end(&self, tier: &Tier) -> Result<u64, StoreError> {
+        let tier = tier.clone();
+        self.read("read the ledger", move |conn| match read::tier_id(conn, &tier)? {
+            Some(tid) => control::ledger_end(conn, tid),
+            None => Ok(0),
         })
         .await
     }

@@ -238,15 +238,7 @@ pub(super) fn to_ready(session: &mut Session, held: Held) -> Step<()> {
 
 /// Ends a job that nobody holds.
 pub(super) fn end_waiting(session: &mut Session, seq: i64, sid: i64, from: State, to: State) -> Step<()> {
-    let attempt = Attempt {
-        at: session.now,
-        outcome: to.as_str().into(),
-        error: None,
-        ran: None,
-        worker: None,
-        release: None,
-    };
-    let history = history_with(session, seq, attempt)?;
+    let history = history_with(session, seq, Attempt::outside(session.now, to.as_str(), None))?;
     session
         .conn
         .prepare_cached("UPDATE job SET state = ?2, fin_at = ?3, history = ?4, park = NULL, park_by = NULL WHERE seq = ?1")?

@@ -124,12 +124,9 @@ pub(super) fn rescue(session: &mut Session, lease: &Lease, swept: &mut Swept) ->
     let lost = worker.as_ref().map(lost);
     for held in &lease.held {
         let attempt = Attempt {
-            at: session.now,
-            outcome: "crashed".into(),
-            error: lost.clone(),
-            ran: None,
             worker: worker.clone(),
             release: release.clone(),
+            ..Attempt::outside(session.now, "crashed", lost.clone())
         };
         let history = history_with(session, held.seq, attempt)?;
         session
@@ -187,14 +184,7 @@ fn charge(session: &Session, tid: i64, held: Held) -> Step<bool> {
 }
 
 fn quarantine(session: &mut Session, held: Held) -> Step<()> {
-    let attempt = Attempt {
-        at: session.now,
-        outcome: "quarantined".into(),
-        error: Some(quarantined()),
-        ran: None,
-        worker: None,
-        release: None,
-    };
+    let attempt = Attempt::outside(session.now, "quarantined", Some(quarantined()));
     let history = history_with(session, held.seq, attempt)?;
     session
         .conn

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::Activate;
-use super::context::Context;
+use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use crate::activation::Mode;
-use crate::clock::{human, parse_duration};
+use crate::clock::human;
 use crate::health::tier::TierFacts;
 use crate::names::{Release, escaped};
 use crate::release::activate::{Arrival, Plan, Refusal, Step, Wish, arrived, carry_out, plan};
@@ -46,12 +46,7 @@ pub(super) async fn run(ctx: &Context, args: Activate) -> CliResult {
 }
 
 fn wish(args: &Activate) -> Result<Wish, CliError> {
-    let provisional = args
-        .provisional
-        .as_deref()
-        .map(parse_duration)
-        .transpose()
-        .map_err(|error| CliError::usage(format!("--provisional: {error}")))?;
+    let provisional = args.provisional.as_deref().map(|text| span("--provisional", text)).transpose()?;
     if let Some(short) = provisional.filter(|within| *within < LEAST) {
         return Err(CliError::usage(format!("--provisional: `{}` is too short: at least 1s", human(short))));
     }
@@ -78,8 +73,7 @@ fn refusal_error(ctx: &Context, wish: &Wish, refusal: Refusal) -> CliError {
                 false => error,
             };
         }
-        Refusal::Raced { .. } => (Exit::Conflict, format!("see what happened: `{} events`", ctx.program)),
-        Refusal::NothingToConfirm { .. } => {
+        Refusal::Raced { .. } | Refusal::NothingToConfirm { .. } => {
             (Exit::Conflict, format!("see what happened: `{} events`", ctx.program))
         }
         Refusal::NoFallback { .. } => {
@@ -120,8 +114,7 @@ fn headline(ctx: &Context, plan: &Plan, dry_run: bool) -> Result<(), CliError> {
         (Mode::Provisional, Some(fallback), Some(by)) => {
             format!("provisional: reverts to {fallback} at {by} unless it is committed")
         }
-        (Mode::Provisional, ..) => "provisional".to_owned(),
-        (Mode::Committed, ..) => "committed".to_owned(),
+        (mode, ..) => mode.to_string(),
     };
     let from = plan.from.as_ref().map_or_else(|| "nothing".to_owned(), |from| from.release.to_string());
     let what = match plan.action {

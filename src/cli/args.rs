@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValue;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::ci::Ci;
 use super::doctor::Simulated;
 use super::out::{Colour, Format, Times};
+use crate::health::Probe;
 use crate::job::Bypass;
 
 /// A job-queue worker runtime that proves it is running
@@ -174,10 +176,10 @@ pub(super) struct Listen {
 pub(super) struct Health {
     /// The question (default: ready)
     #[arg(value_enum, value_name = "GROUP")]
-    pub(super) of: Option<HealthGroup>,
+    pub(super) of: Option<Probe>,
     /// The same, as a flag
     #[arg(long, value_enum, conflicts_with = "of")]
-    pub(super) group: Option<HealthGroup>,
+    pub(super) group: Option<Probe>,
     /// Where the probes are, such as http://127.0.0.1:7433 (default: `health.listen`)
     #[arg(long, value_name = "URL")]
     pub(super) url: Option<String>,
@@ -186,30 +188,13 @@ pub(super) struct Health {
     pub(super) format: Option<HealthFormat>,
 }
 
-/// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum HealthGroup {
-    /// Would a restart help?
-    Live,
-    /// May this worker be given work?
-    Ready,
-    /// Is it active, or proven and standing by?
-    Staged,
-    /// Has it registered and proved itself?
-    Startup,
-    /// Would a deploy count on it?
-    Deploy,
-}
+impl ValueEnum for Probe {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
 
-impl HealthGroup {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Ready => "ready",
-            Self::Staged => "staged",
-            Self::Startup => "startup",
-            Self::Deploy => "deploy",
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.group()).help(self.question()))
     }
 }
 

@@ -1,12 +1,16 @@
 //! What this program runs itself when it enqueues, and how that is told.
 
+use std::sync::Arc;
+
 use super::context::Context;
 use super::error::CliError;
 use super::{dev, with_builtin};
-use crate::client::{Enqueued, Handlers, Way};
+use crate::client::{Client, Enqueued, Handlers, Way};
 use crate::clock::human;
 use crate::config::Config;
 use crate::handlers::Delivery;
+use crate::names::Tier;
+use crate::store::Store;
 use crate::worker::Registry;
 
 /// The kinds of this program. `None` beside a running `dev`, which runs them itself: what they send belongs into its inbox.
@@ -22,6 +26,15 @@ pub(super) fn handlers(ctx: &Context, config: &Config) -> Result<Option<Handlers
 pub(super) fn of(config: &Config, registry: Registry) -> Handlers {
     let settings = config.handlers().iter();
     Handlers::from(registry).settings(settings.map(|(kind, (settings, _))| (kind.clone(), settings.clone())))
+}
+
+/// Enqueues, and runs what it is to run itself.
+pub(super) fn client(store: Arc<dyn Store>, tier: Tier, handlers: Option<Handlers>) -> Client {
+    let client = Client::new(store, tier);
+    match handlers {
+        Some(handlers) => client.with_handlers(handlers),
+        None => client,
+    }
 }
 
 /// How a job went, for people.

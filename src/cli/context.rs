@@ -8,7 +8,6 @@ use super::args::{Global, Listen};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::out::{Format, Out};
-use crate::client::Client;
 use crate::clock::{duration_from_secs, parse_duration};
 use crate::config::{Config, Flags, person};
 use crate::location::StoreUrl;
@@ -91,15 +90,9 @@ impl Context {
         Ok((store::open_wanting(&url, config.durability()).await?, config.tier()))
     }
 
-    pub(super) async fn client(&self) -> Result<Client, CliError> {
-        let config = self.config()?;
-        Ok(Client::new(self.store(&config).await?, config.tier()))
-    }
-
     /// `--timeout`.
     pub(super) fn timeout(&self) -> Result<Duration, CliError> {
-        let timeout = parse_duration(&self.global.timeout)
-            .map_err(|error| CliError::usage(format!("--timeout: {error}")))?;
+        let timeout = span("--timeout", &self.global.timeout)?;
         duration_from_secs(timeout.as_secs_f64()).ok_or_else(|| CliError::usage("--timeout: out of range"))
     }
 
@@ -152,6 +145,11 @@ fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// The duration that a flag was given.
+pub(super) fn span(flag: &str, text: &str) -> Result<Duration, CliError> {
+    parse_duration(text).map_err(|error| CliError::usage(format!("{flag}: {error}")))
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Doctor;
-use super::context::Context;
+use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
-use crate::clock::{human, instant, parse_duration};
+use crate::clock::{human, instant};
 use crate::health::Status;
 use crate::health::tier::TierFacts;
 use crate::health::tier::doctor::{Finding, diagnose, is_ill};
@@ -33,8 +33,7 @@ pub(super) fn run(ctx: Context, args: &Doctor) -> CliResult {
     match args.simulate {
         None => ctx.block_on(examine),
         Some(illness) => {
-            let span =
-                parse_duration(&args.span).map_err(|error| CliError::usage(format!("--for: {error}")))?;
+            let span = span("--for", &args.span)?;
             // On a runtime of its own: Ctrl-C must still take the made-up worker away.
             Context::runtime()?.block_on(simulate(&ctx, illness, span))
         }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::args::Enqueue;
 use super::bypass;
-use super::context::Context;
+use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::list::parse_tag;
 use super::out::Format;
 use super::{from_file, wait};
-use crate::client::{Client, Enqueued, Handlers, Way};
-use crate::clock::{Timestamp, human, parse_duration};
+use crate::client::{Enqueued, Handlers, Way};
+use crate::clock::{Timestamp, human};
 use crate::config::Config;
 use crate::ids::JobId;
 use crate::job::args::MAX_ARGS;
@@ -88,11 +88,7 @@ async fn enqueue(
     };
     match (opened, here) {
         (Ok(store), _) => {
-            let client = Client::new(Arc::clone(&store), tier);
-            let client = match handlers {
-                Some(handlers) => client.with_handlers(handlers),
-                None => client,
-            };
+            let client = bypass::client(Arc::clone(&store), tier, handlers);
             Ok((Some(store), client.insert(job).await?))
         }
         (Err(error), Some(handlers)) => Ok((None, handlers.run_without_store(&tier, job, error).await?)),
@@ -101,10 +97,7 @@ async fn enqueue(
 }
 
 fn build(args: Enqueue, tier: &Tier) -> Result<NewJob, CliError> {
-    let span = |flag: &str, text: Option<String>| -> Result<Option<Duration>, CliError> {
-        text.map(|text| parse_duration(&text).map_err(|error| CliError::usage(format!("{flag}: {error}"))))
-            .transpose()
-    };
+    let span = |flag: &str, text: Option<String>| text.map(|text| span(flag, &text)).transpose();
     let time = |flag: &str, text: Option<String>| -> Result<Option<Timestamp>, CliError> {
         text.map(|text| text.parse().map_err(|error| CliError::usage(format!("{flag}: {error}")))).transpose()
     };

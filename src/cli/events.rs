@@ -6,7 +6,6 @@ use super::args::Events;
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
-use crate::activation::Mode;
 use crate::health::tier::{Change, ledger_tail};
 use crate::names::escaped;
 use crate::store::{LedgerEntry, MAX_BATCH};
@@ -65,6 +64,6 @@ fn line(ctx: &Context, entry: &LedgerEntry) -> Result<(), CliError> {
 fn what(entry: &LedgerEntry) -> String {
     let Some(change) = Change::read(entry) else { return entry.detail.clone() };
     let from = change.from.as_ref().map_or("nothing", |from| from.release.as_str());
-    let mode = if change.to.mode == Mode::Committed { "committed" } else { "provisional" };
-    format!("{from} → {}, generation {}, {mode}", change.to.release, change.to.generation)
+    let to = &change.to;
+    format!("{from} → {}, generation {}, {}", to.release, to.generation, to.mode)
 }

@@ -31,7 +31,9 @@ struct Sums {
 }
 
 pub(super) async fn run(ctx: &Context, path: &Path) -> CliResult {
-    let client = with_handlers(ctx).await?;
+    let config = ctx.config()?;
+    let store = ctx.store(&config).await?;
+    let client = bypass::client(store, config.tier(), bypass::handlers(ctx, &config)?);
     let mut input: Box<dyn BufRead> = if path == Path::new("-") {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
@@ -62,14 +64,6 @@ pub(super) async fn run(ctx: &Context, path: &Path) -> CliResult {
     }
     bar.finish_and_clear();
     finish(ctx, &sums)
-}
-
-async fn with_handlers(ctx: &Context) -> Result<Client, CliError> {
-    let client = ctx.client().await?;
-    Ok(match bypass::handlers(ctx, &ctx.config()?)? {
-        Some(handlers) => client.with_handlers(handlers),
-        None => client,
-    })
 }
 
 fn bar(ctx: &Context) -> ProgressBar {

@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::args::{Gate, GateCommand};
 use super::ci;
-use super::context::Context;
+use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::out::Format;
 use crate::activation::Activation;
-use crate::clock::{Timestamp, human, instant, parse_duration, wall};
+use crate::clock::{Timestamp, human, instant, wall};
 use crate::health::tier::rules::{SLO, THRESHOLDS};
 use crate::health::tier::wait::Patience;
 use crate::health::tier::{Decision, GateAsk, MinActive, TierVerdict, implied, look};
@@ -62,9 +62,7 @@ impl Asked {
         let slo = match args.slo.as_deref() {
             None => None,
             Some("") => Some(SLO),
-            Some(text) => {
-                Some(parse_duration(text).map_err(|error| CliError::usage(format!("--slo: {error}")))?)
-            }
+            Some(text) => Some(span("--slo", text)?),
         };
         let ask = GateAsk {
             min_active: min_active.unwrap_or(MinActive::Percent(100)),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::args::{Health, HealthFormat, HealthGroup};
+use super::args::{Health, HealthFormat};
 use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::fetch::{self, Answer};
 use super::out::escaped_lines;
+use crate::health::Probe;
 use crate::names::{escaped, shown_long};
 
 /// Probes answer in a millisecond, or not at all.
@@ -22,27 +23,27 @@ const NAGIOS: [(&str, Exit); 4] =
     [("OK", Exit::Ok), ("WARNING", Exit::Error), ("CRITICAL", Exit::Usage), ("UNKNOWN", Exit::Unhealthy)];
 
 pub(super) fn run(ctx: &Context, args: &Health) -> CliResult {
-    let group = args.group.or(args.of).unwrap_or(HealthGroup::Ready);
+    let probe = args.group.or(args.of).unwrap_or(Probe::Ready);
     match args.format.unwrap_or(if ctx.out.is_for_people() { HealthFormat::Text } else { HealthFormat::Json })
     {
-        HealthFormat::Text => text(ctx, args, group),
-        HealthFormat::Json => json(ctx, args, group),
+        HealthFormat::Text => text(ctx, args, probe),
+        HealthFormat::Json => json(ctx, args, probe),
         // A monitor reads one line and four codes, whatever happens.
-        HealthFormat::Nagios => match ask(ctx, args, group, "application/health+json") {
-            Ok(answer) => nagios(ctx, group, &answer),
+        HealthFormat::Nagios => match ask(ctx, args, probe, "application/health+json") {
+            Ok(answer) => nagios(ctx, probe, &answer),
             Err(error) => say(ctx, 3, &error.message, ""),
         },
     }
 }
 
 /// Asks; anything but an answer to the question is "unreachable": nobody knows how the worker is.
-fn ask(ctx: &Context, args: &Health, group: HealthGroup, accept: &str) -> Result<Answer, CliError> {
+fn ask(ctx: &Context, args: &Health, probe: Probe, accept: &str) -> Result<Answer, CliError> {
     let host = match &args.url {
         Some(url) => fetch::host_of(url).map_err(|error| CliError::usage(format!("--url: {error}")))?,
         None => local(ctx.config()?.health_listen())?.to_string(),
     };
     let verbose = if ctx.out.verbose { "?verbose" } else { "" };
-    let path = format!("/health/{}{verbose}", group.as_str());
+    let path = format!("/health/{}{verbose}", probe.group());
     let unreachable = |message: String| {
         CliError::new(Exit::Unreachable, message)
             .hint("is a worker running here? `health.listen` or `--url` says where its probes are")
@@ -73,14 +74,14 @@ fn verdict(answer: &Answer) -> Exit {
     if answer.status == 200 { Exit::Ok } else { Exit::Unhealthy }
 }
 
-fn text(ctx: &Context, args: &Health, group: HealthGroup) -> CliResult {
-    let answer = ask(ctx, args, group, "text/plain")?;
+fn text(ctx: &Context, args: &Health, probe: Probe) -> CliResult {
+    let answer = ask(ctx, args, probe, "text/plain")?;
     ctx.out.line(escaped_lines(&answer.body))?;
     Ok(verdict(&answer))
 }
 
-fn json(ctx: &Context, args: &Health, group: HealthGroup) -> CliResult {
-    let answer = ask(ctx, args, group, "application/health+json")?;
+fn json(ctx: &Context, args: &Health, probe: Probe) -> CliResult {
+    let answer = ask(ctx, args, probe, "application/health+json")?;
     let body: Value = serde_json::from_str(&answer.body).map_err(|error| {
         CliError::new(Exit::Unreachable, format!("the answer is no health+json: {error}"))
     })?;
@@ -88,7 +89,7 @@ fn json(ctx: &Context, args: &Health, group: HealthGroup) -> CliResult {
     Ok(verdict(&answer))
 }
 
-fn nagios(ctx: &Context, group: HealthGroup, answer: &Answer) -> CliResult {
+fn nagios(ctx: &Context, probe: Probe, answer: &Answer) -> CliResult {
     let Ok(body) = serde_json::from_str::<Value>(&answer.body) else {
         return say(ctx, 3, "the answer is no health+json", "");
     };
@@ -100,7 +101,7 @@ fn nagios(ctx: &Context, group: HealthGroup, answer: &Answer) -> CliResult {
     };
     let told = body.get("output").and_then(Value::as_str).unwrap_or_default();
     let who = body.get("serviceId").and_then(Value::as_str).unwrap_or("worker");
-    let message = if told.is_empty() { format!("{who} {}", group.as_str()) } else { told.to_owned() };
+    let message = if told.is_empty() { format!("{who} {}", probe.group()) } else { told.to_owned() };
     say(ctx, level, &message, &perfdata(&body))
 }
 

@@ -1,11 +1,11 @@
 //! `job list`.
 
 use super::args::List;
-use super::context::Context;
+use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::out::Format;
-use crate::clock::{parse_duration, wall};
+use crate::clock::wall;
 use crate::job::JobRecord;
 use crate::names::{Kind, Queue};
 use crate::store::{Page, PageAsk};
@@ -39,11 +39,7 @@ fn ask(args: List) -> Result<PageAsk, CliError> {
         kind: args.kind.map(|text| Kind::new(&text)).transpose().map_err(CliError::usage)?,
         tags: args.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<_, _>>()?,
         error: args.error,
-        older_than: args
-            .older_than
-            .map(|text| parse_duration(&text))
-            .transpose()
-            .map_err(|error| CliError::usage(format!("--older-than: {error}")))?,
+        older_than: args.older_than.map(|text| span("--older-than", &text)).transpose()?,
         limit: 0,
         token: args.page_token,
     })

@@ -35,7 +35,7 @@ pub(super) fn table(ctx: &Context, queues: &[QueueCensus]) -> Result<(), CliErro
     headers.extend(["oldest", "completed"]);
     let row = |queue: &QueueCensus| {
         let mut row = vec![queue.queue.to_string()];
-        row.extend(COLUMNS.iter().map(|state| queue.states.get(state).copied().unwrap_or(0).to_string()));
+        row.extend(COLUMNS.iter().map(|state| queue.jobs(*state).to_string()));
         row.push(queue.oldest_wait.map_or_else(|| "-".into(), human));
         row.push(queue.completed_total.to_string());
         row

@@ -25,11 +25,8 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     let (level, json) = config.log();
     let _logs = telemetry::logs(level, json);
     Context::runtime()?.block_on(async {
-        let mut client = Client::new(ctx.store(&config).await?, config.tier());
-        if let Some(handlers) = bypass::handlers(&ctx, &config)? {
-            client = client.with_handlers(handlers);
-        }
-        let api = api(&config, client)?;
+        let store = ctx.store(&config).await?;
+        let api = api(&config, bypass::client(store, config.tier(), bypass::handlers(&ctx, &config)?))?;
         tracing::info!(api = %listener.local_addr()?, "serving");
         let shutdown = CancellationToken::new();
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

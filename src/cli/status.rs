@@ -12,7 +12,7 @@ use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::{Timestamp, human};
 use crate::health::tier::{GateAsk, look};
 use crate::job::State;
-use crate::names::{DEFAULT_RELEASE, Release, escaped};
+use crate::names::{Release, escaped};
 use crate::store::{Census, Presence, Seen};
 
 pub(super) async fn run(ctx: &Context) -> CliResult {
@@ -49,11 +49,11 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
 
 /// The command that helps most: a worker when there is none, a look at what failed, a first job.
 fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) -> String {
-    let jobs = |state| -> u64 { census.queues.iter().filter_map(|queue| queue.states.get(&state)).sum() };
+    let jobs = |state| -> u64 { census.queues.iter().map(|queue| queue.jobs(state)).sum() };
     if workers.iter().all(|seen| seen.is_stale() || seen.presence.state == WorkerState::Stopped) {
-        return match activation.map(|current| current.release.as_str()) {
-            None | Some(DEFAULT_RELEASE) => "work".into(),
-            Some(release) => format!("work --release {release}"),
+        return match activation.map(|current| &current.release) {
+            Some(release) if !release.is_implicit() => format!("work --release {release}"),
+            _ => "work".into(),
         };
     }
     if workers.iter().any(|seen| seen.presence.fault.is_some()) {
@@ -77,7 +77,7 @@ fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
         let stuck: u32 = living.iter().map(|seen| seen.presence.stuck).sum();
         return (stuck > 0).then(|| format!("{stuck} jobs ignore their cancellation"));
     }
-    let waiting: u64 = census.queues.iter().filter_map(|queue| queue.states.get(&State::Available)).sum();
+    let waiting: u64 = census.queues.iter().map(|queue| queue.jobs(State::Available)).sum();
     let why = living.iter().find_map(|seen| {
         Some(format!(
             ": {} is {}, {}",
@@ -93,7 +93,7 @@ fn activation_line(activation: Option<&Activation>, now: Timestamp) -> String {
     match activation {
         None => "none yet: the first worker without a release makes one".into(),
         Some(current) => {
-            let managed = if current.release.as_str() == DEFAULT_RELEASE { "unmanaged" } else { "managed" };
+            let managed = if current.release.is_implicit() { "unmanaged" } else { "managed" };
             let stands = match (current.mode, current.confirm_by) {
                 (Mode::Provisional, Some(by)) => {
                     let back =
@@ -104,8 +104,7 @@ fn activation_line(activation: Option<&Activation>, now: Timestamp) -> String {
                     };
                     format!("provisional, reverts to {back} {when} unless it is committed")
                 }
-                (Mode::Provisional, None) => "provisional".into(),
-                (Mode::Committed, _) => "committed".into(),
+                (mode, _) => mode.to_string(),
             };
             format!(
                 "release {}, generation {}, {stands}, since {}   ({managed})",

@@ -186,16 +186,7 @@ mod tests {
             ..Presence::new(WorkerName::new("w-1").unwrap(), Nonce::new(), Release::new("r-1").unwrap())
         };
         change(&mut presence);
-        let worker = worker::Facts {
-            presence,
-            managed: true,
-            activation: None,
-            store_down: None,
-            backlog: false,
-            unsettled: 0,
-            lost: 0,
-        };
-        Facts::gather(&worker, &Default::default(), crate::clock::wall())
+        Facts::gather(&worker::Facts::new(presence), &Default::default(), crate::clock::wall())
     }
 
     fn quiet() -> Words {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::{QuietArgs, ResumeArgs, StopArgs, WhichWorkers, WorkerCommand};
-use super::context::Context;
+use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::out::Format;
 use super::status::workers_table;
 use crate::activation::WorkerState;
-use crate::clock::{human, instant, parse_duration};
+use crate::clock::{human, instant};
 use crate::names::{Release, Tier, WorkerName, escaped};
 use crate::store::orders::{self, Order, Target};
 use crate::store::{Seen, Space, Store};
@@ -163,10 +163,7 @@ async fn meant(
 
 async fn quiet(ctx: &Context, args: QuietArgs) -> CliResult {
     let target = target(&args.which)?;
-    let span = match (&args.span, args.indefinitely) {
-        (_, true) => None,
-        (span, false) => Some(parse_duration(span).map_err(CliError::usage)?),
-    };
+    let span = if args.indefinitely { None } else { Some(span("--for", &args.span)?) };
     let (store, tier) = ctx.open().await?;
     let workers = meant(ctx, &*store, &tier, &target).await?;
     let by = Context::actor(args.reason);

@@ -43,9 +43,7 @@ pub(crate) async fn verdict(client: &Client, query: Option<&str>) -> Result<Repl
         Decision::Superseded => StatusCode::CONFLICT,
         Decision::Unknown => StatusCode::NOT_FOUND,
     };
-    let body = verdict
-        .to_value()
-        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", error.to_string()))?;
+    let body = verdict.to_value().map_err(Problem::internal)?;
     let mut reply = reply::json(status, &body);
     if verdict.decision == Decision::Pending {
         reply.headers_mut().insert(RETRY_AFTER, AGAIN);
@@ -67,11 +65,7 @@ async fn unnamed(client: &Client, tier: &Tier) -> Result<Release, Problem> {
 
 fn queues(query: &Query) -> Result<Vec<Queue>, Problem> {
     let names = query.get("queues").unwrap_or_default().split(',').filter(|name| !name.is_empty());
-    names
-        .map(|name| {
-            Queue::new(name).map_err(|error| Problem::bad_request("BAD_PARAMETER", error.to_string()))
-        })
-        .collect()
+    names.map(|name| Queue::new(name).map_err(Problem::bad_parameter)).collect()
 }
 
 fn switch(query: &Query, name: &str) -> Result<bool, Problem> {
@@ -80,7 +74,7 @@ fn switch(query: &Query, name: &str) -> Result<bool, Problem> {
         Some("" | "1" | "true") => Ok(true),
         Some(other) => {
             let detail = format!("{name} `{}` is neither `1` nor `0`", crate::names::shown(other));
-            Err(Problem::bad_request("BAD_PARAMETER", detail))
+            Err(Problem::bad_parameter(detail))
         }
     }
 }
@@ -90,8 +84,6 @@ fn slo(query: &Query) -> Result<Option<std::time::Duration>, Problem> {
     match query.get("slo") {
         None | Some("0" | "false") => Ok(None),
         Some("" | "1" | "true") => Ok(Some(SLO)),
-        Some(text) => {
-            parse_duration(text).map(Some).map_err(|error| Problem::bad_request("BAD_PARAMETER", error))
-        }
+        Some(text) => parse_duration(text).map(Some).map_err(Problem::bad_parameter),
     }
 }

@@ -64,11 +64,7 @@ pub(crate) async fn enqueue_batch(
     let read = tokio::task::spawn_blocking(move || read_batch(&body, &tier)).await;
     let read = read.map_err(|error| {
         tracing::error!(%error, "reading a batch died");
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "INTERNAL",
-            "the batch could not be read because of a bug",
-        )
+        Problem::internal("the batch could not be read because of a bug")
     })??;
     let jobs: Vec<NewJob> = read.iter().filter_map(|job| job.as_ref().ok()).cloned().collect();
     let stored = client.insert_many(jobs).await;
@@ -83,9 +79,7 @@ pub(crate) async fn enqueue_batch(
         .into_iter()
         .map(|job| {
             let by_key = job?.extras.idempotency_key.is_some();
-            let answer = stored.next().ok_or_else(|| {
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "the store gave no answer")
-            })?;
+            let answer = stored.next().ok_or_else(|| Problem::internal("the store gave no answer"))?;
             answer.map_err(|error| Problem::from_enqueue(error, by_key))
         })
         .map(|answer: Result<Enqueued, Problem>| match answer {

@@ -17,17 +17,6 @@ use crate::worker::{self, BOUNDS, Counts, Done};
 pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-const STATES: [WorkerState; 6] = [
-    WorkerState::Starting,
-    WorkerState::Inactive,
-    WorkerState::Active,
-    WorkerState::Quiet,
-    WorkerState::Stopping,
-    WorkerState::Stopped,
-];
-const FAULTS: [FaultCode; 4] =
-    [FaultCode::SelfTestFailed, FaultCode::ActivationHookFailed, FaultCode::StoreWentBack, FaultCode::Other];
-
 /// What a scrape shows.
 pub(crate) struct Known<'a> {
     pub(crate) tier: Tier,
@@ -78,7 +67,7 @@ fn worker(text: &mut Text, known: &Known<'_>) {
         Type::Gauge,
         "The state of the worker: 1 for the one it is in.",
     );
-    for state in STATES {
+    for state in WorkerState::ALL {
         family.is(&[("state", state.as_str())], u8::from(state == now));
     }
     let fault = known.facts.and_then(|facts| facts.fault.as_ref()).map(|fault| fault.code);
@@ -87,7 +76,7 @@ fn worker(text: &mut Text, known: &Known<'_>) {
         Type::Gauge,
         "The step on its way to active that failed: 1 for the one that did.",
     );
-    for code in FAULTS {
+    for code in FaultCode::ALL {
         family.is(&[("code", code.as_str())], u8::from(fault == Some(code)));
     }
     let endless =
@@ -237,7 +226,7 @@ fn queues(text: &mut Text, known: &Known<'_>) {
     let mut family = text.family("sluicegate_queue_jobs", Type::Gauge, "Jobs by state.");
     for &queue in &names {
         for state in State::ALL {
-            let jobs = count(queue).and_then(|count| count.states.get(&state)).copied().unwrap_or(0);
+            let jobs = count(queue).map_or(0, |count| count.jobs(state));
             family.is(&[("queue", queue.as_str()), ("state", state.as_str())], jobs);
         }
     }

@@ -110,7 +110,7 @@ impl Probes {
     async fn metrics(&self, headers: &HeaderMap) -> Reply {
         let view = self.view().await;
         let worker = self.source.facts();
-        let facts = self.memory.look(&*self.source);
+        let facts = worker.as_ref().map(|worker| self.memory.see(worker));
         let status = |probe: Probe| (probe, judge(&probe.into(), facts.as_ref(), &self.limits).status);
         let known = metrics::Known {
             tier: self.counted.as_ref().map(|counted| counted.tier.clone()).unwrap_or_default(),
@@ -177,9 +177,7 @@ fn status(verdict: &Verdict) -> StatusCode {
 }
 
 fn document(verdict: &Verdict) -> Result<Reply, Problem> {
-    let json = verdict
-        .to_json()
-        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", error.to_string()))?;
+    let json = verdict.to_json().map_err(Problem::internal)?;
     Ok(reply::body(status(verdict), "application/health+json", json + "\n"))
 }
 
@@ -236,15 +234,7 @@ mod tests {
         fn facts(&self) -> Option<crate::worker::Facts> {
             let name = crate::names::WorkerName::new("w-1").ok()?;
             let presence = crate::store::Presence::new(name, Default::default(), Default::default());
-            Some(crate::worker::Facts {
-                presence,
-                managed: true,
-                activation: None,
-                store_down: None,
-                backlog: false,
-                unsettled: 0,
-                lost: 0,
-            })
+            Some(crate::worker::Facts::new(presence))
         }
     }
 

@@ -30,6 +30,16 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
+    /// A parameter of the query that cannot be used.
+    pub(crate) fn bad_parameter(detail: impl std::fmt::Display) -> Self {
+        Self::bad_request("BAD_PARAMETER", detail.to_string())
+    }
+
+    /// A bug of ours.
+    pub(crate) fn internal(detail: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", detail.to_string())
+    }
+
     /// The way out.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -125,13 +125,10 @@ impl Query {
             }
             if pairs.iter().any(|(other, _)| other == name) {
                 let detail = format!("parameter `{shown}` is given twice");
-                return Err(Problem::bad_request("BAD_PARAMETER", detail));
+                return Err(Problem::bad_parameter(detail));
             }
             let value = decoded(value).ok_or_else(|| {
-                Problem::bad_request(
-                    "BAD_PARAMETER",
-                    format!("parameter `{shown}` is not percent-encoded UTF-8"),
-                )
+                Problem::bad_parameter(format!("parameter `{shown}` is not percent-encoded UTF-8"))
             })?;
             pairs.push((name.to_owned(), value));
         }
@@ -148,11 +145,7 @@ impl Query {
     where
         T::Err: std::fmt::Display,
     {
-        self.get(name)
-            .map(|text| {
-                text.parse().map_err(|e: T::Err| Problem::bad_request("BAD_PARAMETER", e.to_string()))
-            })
-            .transpose()
+        self.get(name).map(|text| text.parse().map_err(Problem::bad_parameter)).transpose()
     }
 
     /// A number within `1..=most`.
@@ -160,7 +153,7 @@ impl Query {
         let Some(text) = self.get("limit") else { return Ok(default) };
         text.parse().ok().filter(|limit| (1..=most).contains(limit)).ok_or_else(|| {
             let given = crate::names::shown(text);
-            Problem::bad_request("BAD_PARAMETER", format!("limit `{given}` is out of range: 1 to {most}"))
+            Problem::bad_parameter(format!("limit `{given}` is out of range: 1 to {most}"))
         })
     }
 }

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::TRANSFER_ENCODING;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -259,14 +259,10 @@ async fn answer<F: Face>(face: &F, request: Request<Incoming>, tap: &Tap) -> Rep
         Ok(reply) => reply,
         Err(_) => {
             tracing::error!("a request handler panicked");
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "INTERNAL",
-                "the request could not be answered because of a bug",
-            )
-            .hint("the server's log says more")
-            .close()
-            .reply()
+            Problem::internal("the request could not be answered because of a bug")
+                .hint("the server's log says more")
+                .close()
+                .reply()
         }
     }
 }

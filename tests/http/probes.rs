@@ -30,15 +30,7 @@ impl Fixed {
             canary_age: Some(Duration::ZERO),
             ..Presence::new(name, Nonce::new(), release)
         };
-        Self(Mutex::new(Some(Facts {
-            presence,
-            managed: true,
-            activation: None,
-            store_down: None,
-            backlog: false,
-            unsettled: 0,
-            lost: 0,
-        })))
+        Self(Mutex::new(Some(Facts::new(presence))))
     }
 
     pub(super) fn set(&self, change: impl FnOnce(&mut Facts)) {

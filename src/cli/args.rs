@@ -6,9 +6,9 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::ci::Ci;
-use super::doctor::Simulated;
 use super::out::{Colour, Format, Times};
 use crate::health::Probe;
+use crate::health::tier::simulate::Illness;
 use crate::job::Bypass;
 
 /// A job-queue worker runtime that proves it is running
@@ -186,6 +186,20 @@ pub(super) struct Health {
     /// How it is told
     #[arg(long, value_enum)]
     pub(super) format: Option<HealthFormat>,
+}
+
+impl ValueEnum for Illness {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()).help(match self {
+            Self::Inactive => "A worker that came up and does not become active",
+            Self::Stuck => "A worker whose slots hold jobs that ignore their cancellation",
+            Self::NoClaims => "A worker that answers and claims nothing",
+        }))
+    }
 }
 
 impl ValueEnum for Probe {
@@ -539,7 +553,7 @@ pub(super) struct Events {
 pub(super) struct Doctor {
     /// Make up a sick worker, to watch your own pipeline go red; it takes no job
     #[arg(long, value_enum, value_name = "ILLNESS")]
-    pub(super) simulate: Option<Simulated>,
+    pub(super) simulate: Option<Illness>,
     /// For how long
     #[arg(long = "for", value_name = "DUR", default_value = "60s", requires = "simulate")]
     pub(super) span: String,

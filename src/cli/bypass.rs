@@ -15,7 +15,7 @@ use crate::worker::Registry;
 
 /// The kinds of this program. `None` beside a running `dev`, which runs them itself: what they send belongs into its inbox.
 pub(super) fn handlers(ctx: &Context, config: &Config) -> Result<Option<Handlers>, CliError> {
-    if config.dev_inbox() && dev::is_running(&ctx.store_url(config)?) {
+    if config.dev_inbox() && dev::is_running(&config.store()?.0) {
         ctx.out.detail("`dev` uses this store: jobs run there, so that what they send lands in its inbox");
         return Ok(None);
     }
@@ -24,8 +24,7 @@ pub(super) fn handlers(ctx: &Context, config: &Config) -> Result<Option<Handlers
 
 /// Kinds with their settings.
 pub(super) fn of(config: &Config, registry: Registry) -> Handlers {
-    let settings = config.handlers().iter();
-    Handlers::from(registry).settings(settings.map(|(kind, (settings, _))| (kind.clone(), settings.clone())))
+    Handlers::from(registry).settings(config.settings())
 }
 
 /// Enqueues, and runs what it is to run itself.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,23 +10,14 @@ use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use crate::clock::{human, instant};
+use crate::config::Config;
 use crate::health::Status;
 use crate::health::tier::TierFacts;
 use crate::health::tier::doctor::{Finding, diagnose, is_ill};
 use crate::health::tier::simulate::{BEAT, Illness, Simulation};
+use crate::location::StoreUrl;
 use crate::names::escaped;
-use crate::store::{self, Beat};
-
-/// What can be made up.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Simulated {
-    /// A worker that came up and does not become active
-    Inactive,
-    /// A worker whose slots hold jobs that ignore their cancellation
-    Stuck,
-    /// A worker that answers and claims nothing
-    NoClaims,
-}
+use crate::store::{self, Beat, StoreError};
 
 pub(super) fn run(ctx: Context, args: &Doctor) -> CliResult {
     match args.simulate {
@@ -53,7 +43,7 @@ async fn examine(ctx: &Context) -> CliResult {
             fix: Some("sluicegate work".to_owned()),
         });
     } else {
-        match look(ctx, &config).await {
+        match look(ctx, &config, &url).await {
             Ok(facts) => findings.extend(diagnose(&facts)),
             Err(error) => findings.push(Finding::unreachable(&error)),
         }
@@ -70,11 +60,8 @@ async fn examine(ctx: &Context) -> CliResult {
     Ok(if is_ill(&findings) { Exit::Unhealthy } else { Exit::Ok })
 }
 
-async fn look(ctx: &Context, config: &crate::config::Config) -> Result<TierFacts, store::StoreError> {
-    let (url, _) = config
-        .store()
-        .map_err(|error| store::StoreError::new("find", "the store", store::ErrorKind::Refused, error))?;
-    let store = store::open_wanting(&url, config.durability()).await?;
+async fn look(ctx: &Context, config: &Config, url: &StoreUrl) -> Result<TierFacts, StoreError> {
+    let store = store::open_wanting(url, config.durability()).await?;
     ctx.out.detail(format!("store {url}"));
     TierFacts::gather(&*store, &config.tier(), None).await
 }
@@ -93,11 +80,7 @@ fn tell(ctx: &Context, tier: &str, findings: &[Finding]) -> Result<(), CliError>
     };
     ctx.out.line(escaped(&format!("{} tier {tier}: {head}", ctx.out.mark(!ill))))?;
     for finding in findings {
-        let sign = match finding.status {
-            Status::Pass => '+',
-            Status::Warn => '!',
-            Status::Fail => '-',
-        };
+        let sign = finding.status.sign();
         ctx.out.line(escaped(&format!("  [{sign}] {:<22} {}", finding.check, finding.output)))?;
         if let Some(fix) = &finding.fix {
             ctx.out.line(escaped(&format!("      {:<22} fix: {}", "", ctx.own(fix))))?;
@@ -110,16 +93,11 @@ fn tell(ctx: &Context, tier: &str, findings: &[Finding]) -> Result<(), CliError>
 }
 
 /// Beats until the time is over, or somebody has seen enough.
-async fn simulate(ctx: &Context, illness: Simulated, span: Duration) -> CliResult {
+async fn simulate(ctx: &Context, illness: Illness, span: Duration) -> CliResult {
     let (store, tier) = ctx.open().await?;
     let Some(current) = store.activation(&tier).await? else {
         return Err(CliError::new(Exit::NotFound, format!("nothing is active in tier `{tier}`"))
             .hint("a simulation is a sick worker of the active release"));
-    };
-    let illness = match illness {
-        Simulated::Inactive => Illness::Inactive,
-        Simulated::Stuck => Illness::Stuck,
-        Simulated::NoClaims => Illness::NoClaims,
     };
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

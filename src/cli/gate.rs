@@ -95,12 +95,7 @@ async fn wait(ctx: &Context, args: Gate) -> CliResult {
     let within = ctx.timeout()?;
     let began = instant();
     let left = || within.saturating_sub(began.elapsed());
-    let Some((store, tier)) = opened(ctx, &left).await? else {
-        return Err(CliError::new(
-            Exit::Unreachable,
-            format!("the store was not there within {}", human(within)),
-        ));
-    };
+    let (store, tier) = opened(ctx, &left).await?;
     let current = store.activation(&tier).await?;
     let mut ask = asked.ask(ctx, current.as_ref(), &tier)?;
     // What was replaced before this wait began is no news to it: the same release may be activated again.
@@ -130,14 +125,11 @@ async fn wait(ctx: &Context, args: Gate) -> CliResult {
 }
 
 /// The store, as soon as it is there: a pipeline may have started it a moment ago.
-async fn opened(
-    ctx: &Context,
-    left: &impl Fn() -> Duration,
-) -> Result<Option<(Arc<dyn Store>, Tier)>, CliError> {
+async fn opened(ctx: &Context, left: &impl Fn() -> Duration) -> Result<(Arc<dyn Store>, Tier), CliError> {
     let mut said = false;
     loop {
         match ctx.open().await {
-            Ok(opened) => return Ok(Some(opened)),
+            Ok(opened) => return Ok(opened),
             Err(error) if error.exit == Exit::Unreachable && !left().is_zero() => {
                 if !std::mem::replace(&mut said, true) && ctx.out.is_for_people() {
                     ctx.out.line(format!(
@@ -295,10 +287,8 @@ async fn explain(ctx: &Context, name: &str, args: Gate) -> CliResult {
         .iter()
         .map(|(name, limit, what)| vec![(*name).to_owned(), human(*limit), (*what).to_owned()]);
     ctx.out.table(&["threshold", "value", "meaning"], limits.collect())?;
-    ctx.out.line(
-        escaped(&format!("\nverdict {}: {}", verdict.decision.as_str(), verdict.output))
-            .replace("\\x0a", "\n"),
-    )?;
+    ctx.out.line("")?;
+    ctx.out.line(escaped(&format!("verdict {}: {}", verdict.decision.as_str(), verdict.output)))?;
     next(ctx, &verdict);
     Ok(Exit::Ok)
 }

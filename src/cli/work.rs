@@ -99,11 +99,7 @@ pub(super) fn options(config: &Config, probes: &TcpListener) -> Options {
         hook: config.activation_hook().map(|(command, timeout)| Hook { command, timeout }),
         artifact: own_digest(),
         health: probes.local_addr().ok().map(|address| address.to_string()),
-        settings: config
-            .handlers()
-            .iter()
-            .map(|(kind, (settings, _))| (kind.clone(), settings.clone()))
-            .collect(),
+        settings: config.settings().collect(),
         ..defaults
     }
 }

@@ -11,19 +11,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::clock;
-use crate::job::handler::{chain, panic_message};
+use crate::job::handler::{self, STUCK, chain, panic_message};
 use crate::job::registry::Entry;
 use crate::job::{Args, Context, JobResult, Outcome};
-
-/// A thread that was told to end is waited for so long before it is called stuck.
-const STUCK: Duration = Duration::from_millis(100);
 
 /// How a run ended.
 pub(super) enum Ended {
     Done,
     Failed(Failed),
     /// Its thread is deaf to its cancellation, and goes on.
-    Stuck(JoinHandle<Panics<Option<JobResult>>>),
+    Stuck(JoinHandle<std::thread::Result<Option<JobResult>>>),
 }
 
 /// A run that did not complete its job. The queue decides what becomes of it, whatever the handler asked for: giving up, parking
@@ -33,8 +30,6 @@ pub(super) struct Failed {
     /// When the handler wants the next run; zero for at once.
     pub(super) after: Duration,
 }
-
-type Panics<T> = Result<T, Box<dyn std::any::Any + Send>>;
 
 /// Runs it. The handler is dropped at the deadline, wherever it is.
 pub(super) async fn run(
@@ -82,14 +77,7 @@ async fn on_a_thread(
     cancel: CancellationToken,
     limit: Duration,
 ) -> Ended {
-    let (abandoned, runtime) = (cancel.clone(), tokio::runtime::Handle::current());
-    let mut thread = tokio::task::spawn_blocking(move || {
-        let _entered = span.enter();
-        let all = async {
-            tokio::select! { biased; result = work => Some(result), () = abandoned.cancelled() => None }
-        };
-        std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(all)))
-    });
+    let mut thread = handler::on_a_thread(work, span, cancel.clone());
     let mut joined = tokio::time::timeout(limit, &mut thread).await.ok();
     if joined.is_none() {
         cancel.cancel();
@@ -103,7 +91,7 @@ async fn on_a_thread(
 }
 
 /// What a thread came to, in time or not.
-pub(super) fn of_thread(ended: Panics<Option<JobResult>>, limit: Duration) -> Ended {
+pub(super) fn of_thread(ended: std::thread::Result<Option<JobResult>>, limit: Duration) -> Ended {
     match ended {
         Ok(Some(result)) => returned(result),
         Ok(None) => timed_out(limit),

@@ -106,8 +106,8 @@ impl Handlers {
         job.bypass.or_else(of_kind).unwrap_or_default()
     }
 
-    /// Whether it can run here at all, and a place for it; `wait` is how long one is waited for.
-    async fn plan(&self, job: &NewJob, wait: Duration) -> Result<Run, Declined> {
+    /// What runs it here, and its deadline, if it can run here at all.
+    fn fits(&self, job: &NewJob) -> Result<(&Arc<Entry>, Duration), Declined> {
         let entry = self.registry.entry(&job.kind).ok_or(Declined::NoHandler)?;
         let info = &entry.info;
         if !matches!(job.when, When::Now | When::After(Duration::ZERO)) || job.extras.canary.is_some() {
@@ -127,6 +127,12 @@ impl Handlers {
         if deadline.is_zero() {
             return Err(Declined::Expired);
         }
+        Ok((entry, deadline))
+    }
+
+    /// The same with a place for it; `wait` is how long one is waited for.
+    async fn plan(&self, job: &NewJob, wait: Duration) -> Result<Run, Declined> {
+        let (entry, deadline) = self.fits(job)?;
         let place = Arc::clone(&self.slots).acquire_owned();
         match tokio::time::timeout(wait, place).await {
             Ok(Ok(place)) => Ok(Run { entry: Arc::clone(entry), deadline, _place: place }),
@@ -146,10 +152,7 @@ impl Handlers {
             attempt: 1,
             max_attempts: retry.max_attempts,
             enqueued_at: now,
-            expires_at: job.expiry.map(|expiry| match expiry {
-                Expiry::After(span) => now.plus(span),
-                Expiry::At(at) => at,
-            }),
+            expires_at: job.expiry.map(|expiry| expiry.at(now)),
             extras: Arc::new(job.extras.clone()),
             worker: self.name.clone(),
             release: Release::default(),
@@ -236,6 +239,7 @@ impl Client {
             return Err(None);
         }
         let handlers = self.handlers.as_ref().ok_or(Declined::NoHandler)?;
+        handlers.fits(job)?; // or the store would be asked in vain
         let begun = instant();
         if bypass == Bypass::WhenInactive
             && let Some(worker) = self.server_of(job).await
@@ -271,7 +275,7 @@ impl Client {
                 !seen.is_stale()
                     && it.state == WorkerState::Active
                     && it.release == activation.release
-                    && it.queues.as_ref().is_none_or(|queues| queues.contains(&job.queue))
+                    && it.serves(&job.queue)
                     && it.kinds.iter().any(|(kind, version)| *kind == job.kind && *version >= job.version)
             };
             workers.into_iter().find(serves).map(|seen| seen.presence.worker)

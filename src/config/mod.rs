@@ -423,6 +423,11 @@ impl Config {
         endpoint.filter(|_| self.text("telemetry.enabled") != Some("false"))
     }
 
+    /// `handlers.KIND`: settings by kind.
+    pub fn settings(&self) -> impl Iterator<Item = (String, serde_json::Value)> {
+        self.handlers.iter().map(|(kind, (settings, _))| (kind.clone(), settings.clone()))
+    }
+
     /// `handlers.KIND`: settings by kind, and where they stand.
     #[must_use]
     pub fn handlers(&self) -> &BTreeMap<String, (serde_json::Value, Origin)> {

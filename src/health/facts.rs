@@ -242,10 +242,7 @@ impl Memory {
         if let Some((at, census)) = &seen.census
             && now.saturating_duration_since(*at) < COUNT_HOLDS
         {
-            let mine = |count: &&QueueCensus| {
-                presence.queues.as_ref().is_none_or(|queues| queues.contains(&count.queue))
-            };
-            let mine = || census.queues.iter().filter(mine);
+            let mine = || census.queues.iter().filter(|count| presence.serves(&count.queue));
             past.eligible = Some(mine().map(|count| count.jobs(State::Available)).sum());
             past.slow_queues = mine().filter_map(|count| self.slow(count)).collect();
         }

@@ -34,11 +34,21 @@ impl Status {
         }
     }
 
-    const fn mark(self) -> (char, &'static str) {
+    /// `+` fine, `!` a warning, `-` failed.
+    #[must_use]
+    pub const fn sign(self) -> char {
         match self {
-            Self::Pass => ('+', "ok"),
-            Self::Warn => ('!', "warn"),
-            Self::Fail => ('-', "failed"),
+            Self::Pass => '+',
+            Self::Warn => '!',
+            Self::Fail => '-',
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "failed",
         }
     }
 }
@@ -175,13 +185,13 @@ impl Verdict {
         }
         let mut text = String::new();
         for check in &self.checks {
-            let (sign, word) = check.status.mark();
+            let (sign, word) = (check.status.sign(), check.status.word());
             let why = check.output.as_ref().map(|why| format!(": {}", crate::names::escaped(why)));
             // Writing to a `String` cannot fail.
             let _ok = writeln!(text, "[{sign}]{} {word}{}", check.name, why.unwrap_or_default());
         }
         if self.checks.is_empty() {
-            let (sign, word) = self.status.mark();
+            let (sign, word) = (self.status.sign(), self.status.word());
             let _ok = writeln!(text, "[{sign}]worker {word}: {}", crate::names::escaped(&self.output));
         }
         let end = if self.is_yes() { "passed" } else { "failed" };

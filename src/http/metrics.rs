@@ -11,7 +11,7 @@ use crate::clock::{self, Timestamp};
 use crate::health::{Facts, Probe, Status};
 use crate::job::State;
 use crate::names::{Queue, Tier};
-use crate::store::FaultCode;
+use crate::store::{FaultCode, QueueCensus};
 use crate::worker::{self, BOUNDS, Counts, Done};
 
 pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -203,30 +203,19 @@ fn store(text: &mut Text, known: &Known<'_>) {
 
 /// The same from every worker of the tier, but for the moment: `max by (queue)`.
 fn queues(text: &mut Text, known: &Known<'_>) {
-    let census = known.view.last.as_ref().map(|(_, census)| census);
-    let count =
-        |queue: &Queue| census.and_then(|census| census.queues.iter().find(|count| count.queue == *queue));
-    let names: BTreeSet<&Queue> = match census {
-        None => BTreeSet::new(), // zero would be a lie
-        Some(census) => {
-            let served =
-                known.worker.and_then(|worker| worker.presence.queues.as_ref()).into_iter().flatten();
-            let own = known.counts.keys().map(|(queue, _)| queue);
-            census
-                .queues
-                .iter()
-                .map(|count| &count.queue)
-                .chain(served)
-                .chain(own)
-                .chain(known.slos.keys())
-                .chain(&known.view.paused)
-                .collect()
-        }
-    };
+    let mut rows: BTreeMap<&Queue, Option<&QueueCensus>> = BTreeMap::new();
+    if let Some((_, census)) = &known.view.last {
+        // without counts, zero would be a lie
+        let served = known.worker.and_then(|worker| worker.presence.queues.as_ref()).into_iter().flatten();
+        let own = known.counts.keys().map(|(queue, _)| queue);
+        let named = served.chain(own).chain(known.slos.keys()).chain(&known.view.paused);
+        rows.extend(named.map(|queue| (queue, None)));
+        rows.extend(census.queues.iter().map(|count| (&count.queue, Some(count))));
+    }
     let mut family = text.family("sluicegate_queue_jobs", Type::Gauge, "Jobs by state.");
-    for &queue in &names {
+    for (queue, count) in &rows {
         for state in State::ALL {
-            let jobs = count(queue).map_or(0, |count| count.jobs(state));
+            let jobs = count.map_or(0, |count| count.jobs(state));
             family.is(&[("queue", queue.as_str()), ("state", state.as_str())], jobs);
         }
     }
@@ -235,13 +224,14 @@ fn queues(text: &mut Text, known: &Known<'_>) {
         Type::Gauge,
         "For how long the oldest available job has waited.",
     );
-    for &queue in &names {
-        let wait = count(queue).and_then(|count| count.oldest_wait).unwrap_or_default();
+    for (queue, count) in &rows {
+        let wait = count.and_then(|count| count.oldest_wait).unwrap_or_default();
         family.is(&[("queue", queue.as_str())], wait.as_secs_f64());
     }
+    let paused: BTreeSet<&Queue> = known.view.paused.iter().collect();
     let mut family = text.family("sluicegate_queue_paused", Type::Gauge, "Whether the queue is paused.");
-    for &queue in &names {
-        family.is(&[("queue", queue.as_str())], u8::from(known.view.paused.contains(queue)));
+    for queue in rows.keys() {
+        family.is(&[("queue", queue.as_str())], u8::from(paused.contains(queue)));
     }
     let mut family = text.family("sluicegate_queue_slo_seconds", Type::Gauge, "For how long a job may wait.");
     for (queue, slo) in known.slos {

@@ -139,14 +139,10 @@ impl Face for Probes {
     }
 }
 
-/// The question of a path such as `/readyz/store`. `staged` is a question of its own: the same worker, asked whether it
-/// may be called a good standby.
+/// The question of a path such as `/readyz/store`.
 fn one_check(probe: Probe, check: &str) -> Result<Ask, Problem> {
     if check.is_empty() {
         return Ok(probe.into());
-    }
-    if probe == Probe::Ready && check == "staged" {
-        return Ok(Probe::Staged.into());
     }
     let only = probe.checks().find(|name| *name == check);
     match only {

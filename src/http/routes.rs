@@ -54,11 +54,12 @@ pub(crate) const API: [Route<Do>; 12] = [
 ];
 
 /// Everything the probes answer.
-pub(crate) const PROBES: [Route<Probe>; 10] = [
+pub(crate) const PROBES: [Route<Probe>; 11] = [
     ("GET", "/livez", Probe::Ask(Question::Live)),
     ("GET", "/livez/{}", Probe::Ask(Question::Live)),
     ("GET", "/readyz", Probe::Ask(Question::Ready)),
     ("GET", "/readyz/{}", Probe::Ask(Question::Ready)),
+    ("GET", "/readyz/staged", Probe::Ask(Question::Staged)),
     ("GET", "/startupz", Probe::Ask(Question::Startup)),
     ("GET", "/startupz/{}", Probe::Ask(Question::Startup)),
     ("GET", "/health", Probe::Health),

@@ -4,11 +4,14 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::args::Args;
@@ -76,6 +79,25 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "without a message".to_owned())
 }
+
+/// Runs a blocking handler on a thread of its own; `None` when it was abandoned where it waits.
+pub(crate) fn on_a_thread(
+    work: BoxFuture<'static, JobResult>,
+    span: tracing::Span,
+    abandoned: CancellationToken,
+) -> JoinHandle<std::thread::Result<Option<JobResult>>> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let _entered = span.enter();
+        let all = async {
+            tokio::select! { biased; result = work => Some(result), () = abandoned.cancelled() => None }
+        };
+        std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(all)))
+    })
+}
+
+/// A thread that was told to end is waited for so long before it is called stuck.
+pub(crate) const STUCK: Duration = Duration::from_millis(100);
 
 /// An error with its causes.
 pub(crate) fn chain(error: &JobError) -> String {

@@ -46,6 +46,17 @@ pub enum Expiry {
     At(Timestamp),
 }
 
+impl Expiry {
+    /// When a job that is inserted now becomes too late.
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::After(span) => now.plus(span),
+            Self::At(time) => time,
+        }
+    }
+}
+
 /// A key that at most one job may hold at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

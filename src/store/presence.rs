@@ -146,6 +146,14 @@ impl Presence {
     }
 }
 
+impl Presence {
+    /// Whether it serves a queue.
+    #[must_use]
+    pub fn serves(&self, queue: &Queue) -> bool {
+        self.queues.as_ref().is_none_or(|queues| queues.contains(queue))
+    }
+}
+
 /// A step on the way to active that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {

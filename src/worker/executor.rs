@@ -17,7 +17,7 @@ use super::outcome::{self, Attempt, End};
 use super::ready::Item;
 use super::state::{Core, Runnable};
 use crate::clock;
-use crate::job::handler::Receipt;
+use crate::job::handler::{self, Receipt, STUCK};
 use crate::job::{Context, JobResult};
 use crate::store::{Claimed, Verdict};
 
@@ -233,14 +233,7 @@ impl Guarded<'_> {
     /// not be ended by anybody: it is reported as stuck, and keeps its slot and its lease until it returns.
     async fn on_a_thread(&self, work: BoxFuture<'static, JobResult>, span: tracing::Span) -> End {
         let abandon = CancellationToken::new();
-        let (abandoned, runtime) = (abandon.clone(), tokio::runtime::Handle::current());
-        let mut thread = tokio::task::spawn_blocking(move || {
-            let _entered = span.enter();
-            let all = async {
-                tokio::select! { biased; result = work => Some(result), () = abandoned.cancelled() => None }
-            };
-            std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(all)))
-        });
+        let mut thread = handler::on_a_thread(work, span, abandon.clone());
         let mut joined = tokio::select! {
             biased;
             joined = &mut thread => Some(joined),
@@ -248,7 +241,7 @@ impl Guarded<'_> {
         };
         if joined.is_none() {
             abandon.cancel();
-            joined = tokio::time::timeout(Duration::from_millis(100), &mut thread).await.ok();
+            joined = tokio::time::timeout(STUCK, &mut thread).await.ok();
         }
         let joined = match joined {
             Some(joined) => joined,

@@ -89,9 +89,7 @@ async fn it_does_not_run_twice_beside_a_greedy_worker(engine: Engine) {
 async fn a_second_caller_runs_nothing(engine: Engine) {
     let site = Site::on(engine).await;
     let new = || bust("gate").idempotency_key(&Tier::default(), "index.html");
-    let client = site.client.clone();
-    let first = tokio::spawn(async move { client.insert(new()).await });
-    site.page.begun(1).await;
+    let first = site.caller(new()).await;
     let second = site.client.insert(new()).await.unwrap();
     assert_eq!((second.way, second.state, second.replayed), (Way::Existing, State::Scheduled, true));
     site.page.gate.add_permits(1);
@@ -104,9 +102,7 @@ async fn a_second_caller_runs_nothing(engine: Engine) {
 async fn a_unique_key_is_held_by_the_one_that_runs_here(engine: Engine) {
     let site = Site::on(engine).await;
     let unique = || sluicegate::job::Unique { key: "index".into(), window: None, states: None };
-    let client = site.client.clone();
-    let first = tokio::spawn(async move { client.insert(bust("gate").unique(unique())).await });
-    site.page.begun(1).await;
+    let first = site.caller(bust("gate").unique(unique())).await;
     let held = site.client.insert(bust("gate").unique(unique())).await.unwrap_err();
     assert!(matches!(held, sluicegate::EnqueueError::Held { state: State::Scheduled, .. }), "{held:?}");
     site.page.gate.add_permits(1);
@@ -121,9 +117,7 @@ async fn a_caller_that_goes_away_leaves_a_whole_run(engine: Engine) {
     let site = Site::on(engine).await;
     let new = bust("gate");
     let id = new.id;
-    let client = site.client.clone();
-    let caller = tokio::spawn(async move { client.insert(new).await });
-    site.page.begun(1).await;
+    let caller = site.caller(new).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     site.page.gate.add_permits(1);
@@ -140,9 +134,7 @@ async fn what_a_person_did_meanwhile_stands(engine: Engine) {
     let site = Site::on(engine).await;
     let new = bust("gate");
     let id = new.id;
-    let client = site.client.clone();
-    let caller = tokio::spawn(async move { client.insert(new).await });
-    site.page.begun(1).await;
+    let caller = site.caller(new).await;
     let by = Actor { who: "ada".into(), reason: None };
     site.store.bulk(&Tier::default(), vec![id], Action::Cancel, &by).await.unwrap();
     site.page.gate.add_permits(1);

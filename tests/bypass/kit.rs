@@ -10,8 +10,11 @@ use sluicegate::job::{JobRecord, State};
 use sluicegate::names::Tier;
 use sluicegate::store::Store;
 use sluicegate::worker::{Options, Registry, Worker};
-use sluicegate::{Bypass, Client, Context, Enqueued, Handler, Job, JobResult, NewJob, Outcome, Way};
+use sluicegate::{
+    Bypass, Client, Context, EnqueueError, Enqueued, Handler, Job, JobResult, NewJob, Outcome, Way,
+};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::both::{Engine, Place};
 use crate::worker::bench::{eventually, options};
@@ -177,6 +180,14 @@ impl Site {
     pub(super) fn limited(&self, runs: usize) -> Client {
         let handlers = Handlers::from(registry(&self.page)).limit(runs);
         Client::new(Arc::clone(&self.store), Tier::default()).with_handlers(handlers)
+    }
+
+    /// A caller whose run has begun; the gate holds it.
+    pub(super) async fn caller(&self, job: NewJob) -> JoinHandle<Result<Enqueued, EnqueueError>> {
+        let client = self.client.clone();
+        let caller = tokio::spawn(async move { client.insert(job).await });
+        self.page.begun(1).await;
+        caller
     }
 
     /// Runs one here, in time.

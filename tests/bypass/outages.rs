@@ -90,12 +90,10 @@ async fn a_locked_file_does_not_keep_a_page_stale() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_hangs_after_the_run_hears_of_it_later() {
     let site = Site::on(Engine::Redis).await;
-    let client = site.client.clone();
-    let caller = tokio::spawn(async move { client.insert(bust("gate")).await.unwrap() });
-    site.page.begun(1).await;
+    let caller = site.caller(bust("gate")).await;
     site.place.server.as_ref().unwrap().stop();
     site.page.gate.add_permits(1);
-    let done = caller.await.unwrap();
+    let done = caller.await.unwrap().unwrap();
     assert!(unrecorded(&done.way), "{done:?}");
     site.place.server.as_ref().unwrap().cont();
     site.reaches(&done, State::Completed).await;

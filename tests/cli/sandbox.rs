@@ -3,13 +3,18 @@
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::both::Engine;
 use crate::redis::server::Server;
+
+/// A line that is not said within this is not said at all: a test must fail, and not hang.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_sluicegate"))
@@ -126,7 +131,14 @@ impl Sandbox {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("started");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut from = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (said, lines) = channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while from.read_line(&mut line).expect("text") > 0 && said.send(std::mem::take(&mut line)).is_ok()
+            {
+            }
+        });
         Running { child, lines, seen: String::new() }
     }
 
@@ -151,7 +163,7 @@ fn code(status: ExitStatus) -> i32 {
 /// A process that goes on; killed when it is dropped.
 pub(crate) struct Running {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
     seen: String,
 }
 
@@ -159,13 +171,12 @@ impl Running {
     /// The first line on standard output with this text.
     pub(crate) fn line(&mut self, text: &str) -> String {
         loop {
-            let mut line = String::new();
-            let read = self.lines.read_line(&mut line).expect("a line");
-            if read == 0 {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                let _ = self.child.kill(); // it may still run, and say nothing more
                 let mut err = String::new();
                 self.child.stderr.take().expect("a pipe").read_to_string(&mut err).expect("text");
-                panic!("`{text}` was never said; said: {}\n{err}", self.seen);
-            }
+                panic!("`{text}` was not said in time; said: {}\n{err}", self.seen);
+            };
             self.seen += &line;
             if line.contains(text) {
                 return line;
@@ -195,7 +206,7 @@ impl Running {
     /// Waits for its end: exit code, the rest of standard output, standard error.
     pub(crate) fn ended(mut self) -> Run {
         let mut out = std::mem::take(&mut self.seen);
-        self.lines.read_to_string(&mut out).expect("text");
+        out.extend(self.lines.iter());
         let mut err = String::new();
         self.child.stderr.take().expect("a pipe").read_to_string(&mut err).expect("text");
         Run { code: code(self.child.wait().expect("ended")), out, err }

@@ -239,10 +239,12 @@ pub(super) fn progress(crew: &Crew<'_>) -> Vec<TierCheck> {
 
 /// Why jobs that have long waited in a queue do not start, if nothing good explains it.
 fn standstill(crew: &Crew<'_>, queue: &QueueCensus, oldest: Duration) -> Option<(Mark, String)> {
-    let serving: Vec<&Member<'_>> =
-        crew.hands().filter(|member| member.serves(&queue.queue) && member.trouble.is_none()).collect();
+    let serving: Vec<&Member<'_>> = crew
+        .hands()
+        .filter(|member| member.presence().serves(&queue.queue) && member.trouble.is_none())
+        .collect();
     if serving.is_empty() {
-        let any = crew.hands().any(|member| member.serves(&queue.queue));
+        let any = crew.hands().any(|member| member.presence().serves(&queue.queue));
         // One that serves it and is in trouble is told of already.
         return (!any).then(|| (crew.unless_more_come(), "and no active worker serves it".to_owned()));
     }
@@ -329,7 +331,7 @@ pub(super) fn queues_served(crew: &Crew<'_>) -> Vec<TierCheck> {
     const KEY: &str = "queues:served";
     let now = crew.facts.now;
     let check = |queue: &Queue| {
-        let by = crew.hands().filter(|member| member.serves(queue)).count();
+        let by = crew.hands().filter(|member| member.presence().serves(queue)).count();
         let check = TierCheck::pass(KEY, now, by).unit("workers").of(format!("queue/{queue}"));
         if by > 0 {
             return check;

@@ -9,7 +9,6 @@ use super::verdict::Mark;
 use crate::activation::{Activation, WorkerState};
 use crate::health::probe::{CANARY, CLAIM, LOOP, PROGRESS, RUNTIME};
 use crate::job::State;
-use crate::names::Queue;
 use crate::store::{FaultCode, Presence, QueueCensus, Seen};
 
 /// Where a worker of the release stands.
@@ -59,10 +58,6 @@ impl Member<'_> {
 
     pub(super) fn free(&self) -> u32 {
         self.presence().slots.saturating_sub(self.presence().busy)
-    }
-
-    pub(super) fn serves(&self, queue: &Queue) -> bool {
-        self.presence().queues.as_ref().is_none_or(|queues| queues.contains(queue))
     }
 }
 

@@ -28,13 +28,24 @@ pub enum Illness {
     NoClaims,
 }
 
-impl fmt::Display for Illness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Illness {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Inactive, Self::Stuck, Self::NoClaims];
+
+    /// The name, as everywhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Inactive => "inactive",
             Self::Stuck => "stuck",
             Self::NoClaims => "no-claims",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Illness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

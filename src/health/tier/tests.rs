@@ -173,6 +173,13 @@ fn failing(presence: &mut Presence) {
     }];
 }
 
+/// The same tier, with a worker that `doctor --simulate` made up.
+fn made_up() -> TierFacts {
+    let mut facts = tier();
+    facts.workers.push(worker("simulated-inactive", "r2", W::Inactive));
+    facts
+}
+
 fn full_disk() -> TierFacts {
     let error = StoreError::new("probe", "sqlite:/jobs.db", ErrorKind::Full, "disk full");
     TierFacts { unwritable: Some(error), ..tier() }
@@ -588,28 +595,14 @@ fn red() -> Vec<Row> {
         ),
         (
             "a made-up worker, in a share",
-            TierFacts {
-                workers: tier()
-                    .workers
-                    .into_iter()
-                    .chain([worker("simulated-inactive", "r2", W::Inactive)])
-                    .collect(),
-                ..tier()
-            },
+            made_up(),
             |ask| ask.min_active = MinActive::Percent(50),
             Fail,
             "3/4 active on r2; simulated-inactive",
         ),
         (
             "a made-up worker, beyond a number",
-            TierFacts {
-                workers: tier()
-                    .workers
-                    .into_iter()
-                    .chain([worker("simulated-inactive", "r2", W::Inactive)])
-                    .collect(),
-                ..tier()
-            },
+            made_up(),
             |ask| ask.min_active = MinActive::Count(3),
             Fail,
             "3/4 active on r2; simulated-inactive",

@@ -8,7 +8,7 @@ use super::completed;
 use super::session::{Session, Step, StepError, streams, tid};
 use crate::clock::Timestamp;
 use crate::ids::JobId;
-use crate::job::new::{Expiry, Extras};
+use crate::job::new::Extras;
 use crate::job::{Args, NewJob, State, Unique, When};
 use crate::names::Tier;
 use crate::store::digest::{INSERTED, content_digest};
@@ -84,10 +84,7 @@ fn draft<'a>(
         When::At(time) => Some(time),
     };
     let run_at = run_at.filter(|time| *time > now);
-    let exp_at = job.expiry.map(|expiry| match expiry {
-        Expiry::After(span) => now.plus(span),
-        Expiry::At(time) => time,
-    });
+    let exp_at = job.expiry.map(|expiry| expiry.at(now));
     let (sid, pid) = match before {
         Some(before) if same_place(job, before.job) => (before.sid, before.pid),
         _ => session.names.place(&session.conn, tid, job)?,

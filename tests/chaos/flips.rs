@@ -55,6 +55,16 @@ impl Tiered {
         .await;
     }
 
+    /// Waits until this release works under the activation that stands. Jobs are brought for as long as that takes: those
+    /// that came with the flip may all be claimed in its millisecond, which counts for nobody.
+    async fn works(&self, release: &str) {
+        until(&format!("{release} works under {:?}", self.flips.last()), async || {
+            self.enqueue().await;
+            self.claimed_since_the_flip(release).await > 0
+        })
+        .await;
+    }
+
     /// Jobs that this release claimed under the activation that stands, among the newest.
     async fn claimed_since_the_flip(&self, by: &str) -> usize {
         let since = self.flips.last().unwrap().since;
@@ -90,12 +100,10 @@ async fn rule_02_a_frozen_worker_that_thaws_after_the_flip_claims_nothing(engine
     let mut forbidden = 0;
     for round in 0..rounds() {
         let (old, new) = (round % 2, (round + 1) % 2);
-        tiered.enqueue().await;
-        until("the active one works", async || tiered.claimed_since_the_flip(names[old].1).await > 0).await;
+        tiered.works(names[old].1).await;
         freeze(&tiered, &processes[old]).await;
         tiered.flip(names[new].1).await;
-        tiered.enqueue().await;
-        until("the new one works", async || tiered.claimed_since_the_flip(names[new].1).await > 0).await;
+        tiered.works(names[new].1).await;
         processes[old].signal("CONT");
         tiered.enqueue().await;
         tiered.is(names[old].0, WorkerState::Inactive).await;

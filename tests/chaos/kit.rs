@@ -102,7 +102,8 @@ impl Ground {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
         command.args(["--store", &self.place.url(), "work", "--name", name, "--release", release]);
         command.args(["--health-listen", "127.0.0.1:0"]).env("HOME", self.folder.path());
-        Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started"))
+        // What it complains of is shown when the test fails.
+        Process(command.stdout(Stdio::null()).spawn().expect("started"))
     }
 
     fn start(&self, what: &str, last: &str) -> Process {

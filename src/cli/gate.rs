@@ -95,8 +95,7 @@ async fn wait(ctx: &Context, args: Gate) -> CliResult {
     let within = ctx.timeout()?;
     let began = instant();
     let left = || within.saturating_sub(began.elapsed());
-    let (store, tier) = opened(ctx, &left).await?;
-    let current = store.activation(&tier).await?;
+    let (store, tier, current) = opened(ctx, &left).await?;
     let mut ask = asked.ask(ctx, current.as_ref(), &tier)?;
     // What was replaced before this wait began is no news to it: the same release may be activated again.
     ask.known = current.as_ref().map_or(0, |current| current.generation);
@@ -124,11 +123,19 @@ async fn wait(ctx: &Context, args: Gate) -> CliResult {
     }
 }
 
-/// The store, as soon as it is there: a pipeline may have started it a moment ago.
-async fn opened(ctx: &Context, left: &impl Fn() -> Duration) -> Result<(Arc<dyn Store>, Tier), CliError> {
+/// The store and what is active in the tier, as soon as it is there: a pipeline may have started it a moment ago.
+async fn opened(
+    ctx: &Context,
+    left: &impl Fn() -> Duration,
+) -> Result<(Arc<dyn Store>, Tier, Option<Activation>), CliError> {
     let mut said = false;
+    let open = async || {
+        let (store, tier) = ctx.open().await?;
+        let current = store.activation(&tier).await?;
+        Ok::<_, CliError>((store, tier, current))
+    };
     loop {
-        match ctx.open().await {
+        match open().await {
             Ok(opened) => return Ok(opened),
             Err(error) if error.exit == Exit::Unreachable && !left().is_zero() => {
                 if !std::mem::replace(&mut said, true) && ctx.out.is_for_people() {

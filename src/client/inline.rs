@@ -256,14 +256,6 @@ impl Client {
         Ok(all.await.unwrap_or_else(|_| Err(self.unknown(id, "the task that ran it ended"))))
     }
 
-    fn unknown(&self, id: JobId, detail: impl std::fmt::Display) -> EnqueueError {
-        EnqueueError::Unknown { id, source: self.no_answer("insert", detail) }
-    }
-
-    fn no_answer(&self, op: &'static str, detail: impl std::fmt::Display) -> StoreError {
-        StoreError::new(op, self.store.about().location, ErrorKind::Timeout, detail)
-    }
-
     /// A worker that can take the job now: the store knows that it lives and that its release is the active one. When the store
     /// does not answer, nobody takes anything.
     async fn server_of(&self, job: &NewJob) -> Option<WorkerName> {
@@ -325,6 +317,8 @@ impl Client {
         let late = || self.no_answer("insert", format!("no answer within {}", clock::human(PATIENCE)));
         match tokio::time::timeout(PATIENCE, &mut insert).await {
             Ok(stored) => match self.joined(job.id, stored) {
+                // It was there before, and is somebody's: what failed here says nothing about it.
+                Ok(before) if before.replayed && !matches!(ended, Ended::Done) => Ok(before),
                 Ok(net) => self.tell(run, net, ended, took).await,
                 Err(EnqueueError::Store(source) | EnqueueError::Unknown { source, .. }) => {
                     unrecorded(job.id, ended, took, source)

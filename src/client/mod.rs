@@ -188,7 +188,8 @@ impl Client {
         if jobs.iter().all(|job| self.wanted(job) == Bypass::Never) {
             return self.queue_many(jobs).await;
         }
-        let mut answers: Vec<Option<Result<Enqueued, EnqueueError>>> = jobs.iter().map(|_| None).collect();
+        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        let mut answers: Vec<Option<Result<Enqueued, EnqueueError>>> = ids.iter().map(|_| None).collect();
         let (here, queued): (Vec<_>, Vec<_>) =
             jobs.into_iter().enumerate().partition(|(_, job)| self.wanted(job) != Bypass::Never);
         let (places, queued): (Vec<usize>, Vec<NewJob>) = queued.into_iter().unzip();
@@ -207,18 +208,17 @@ impl Client {
                 Err(error) => tracing::error!(%error, "a task that enqueued a job ended"),
             }
         }
-        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(self.vanished()))).collect()
+        let vanished = |id| Err(self.unknown(id, "the task that enqueued it ended"));
+        answers.into_iter().zip(ids).map(|(answer, id)| answer.unwrap_or_else(|| vanished(id))).collect()
     }
 
-    /// The answer of a task that did not live to give one.
-    fn vanished(&self) -> EnqueueError {
-        let place = self.store.about().location;
-        EnqueueError::Store(StoreError::new(
-            "insert",
-            place,
-            ErrorKind::Timeout,
-            "the task that did it ended",
-        ))
+    /// Nobody lived to tell whether it was stored.
+    fn unknown(&self, id: JobId, detail: impl std::fmt::Display) -> EnqueueError {
+        EnqueueError::Unknown { id, source: self.no_answer("insert", detail) }
+    }
+
+    fn no_answer(&self, op: &'static str, detail: impl std::fmt::Display) -> StoreError {
+        StoreError::new(op, self.store.about().location, ErrorKind::Timeout, detail)
     }
 
     async fn queue_many(&self, jobs: Vec<NewJob>) -> Vec<Result<Enqueued, EnqueueError>> {

@@ -16,6 +16,10 @@ use crate::store::{Beat, ErrorKind, MAX_BATCH, Presence, Renewed, StoreError};
 
 /// A job runtime that did not tick for so long is reported.
 const RUNTIME_STALLED: Duration = Duration::from_secs(5);
+/// A sleep of this thread that took so much longer than it should: the whole process stood still (SIGSTOP, a frozen host).
+const STOOD_STILL: Duration = Duration::from_secs(2);
+/// Then its parts have so long to go on before it tells of itself: what it had to say at once would be its own sleep.
+const COME_TO: Duration = Duration::from_secs(1);
 /// A stop says "stopped" to a store that is away for no longer than this.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
@@ -62,12 +66,17 @@ async fn beat(core: &Core) {
     let mut next_beat = core.now_ms() + millis(presence);
     let mut stalled = false;
     loop {
+        let slept = core.now_ms();
         let told = tokio::select! {
             biased;
             () = core.silence.cancelled() => break,
             () = core.wake_heartbeat.notified() => true,
             () = tokio::time::sleep(look) => false,
         };
+        if core.now_ms().saturating_sub(slept) > millis(look + STOOD_STILL) {
+            core.stood_still();
+            next_beat = core.now_ms() + millis(COME_TO);
+        }
         core.outage.tell();
         watch_runtime(core, &mut stalled);
         look_at_jobs(core);

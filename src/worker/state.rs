@@ -297,6 +297,13 @@ impl Core {
         self.ticked_at.set(self.now_ms());
     }
 
+    /// The whole process stood still: no part of it is to blame for that time.
+    pub(super) fn stood_still(&self) {
+        let now_ms = self.now_ms();
+        self.runtime_tick.store(now_ms, Relaxed);
+        self.ticked_at.set(now_ms);
+    }
+
     /// How often it did, and how long ago it last did.
     pub(super) fn ticks(&self, now_ms: u64) -> (u64, Duration) {
         (self.ticks.load(Relaxed), self.ticked_at.age(now_ms).unwrap_or(Duration::from_millis(now_ms)))

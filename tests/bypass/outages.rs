@@ -7,11 +7,12 @@ use sluicegate::client::Handlers;
 use sluicegate::job::State;
 use sluicegate::names::Tier;
 use sluicegate::store::{ErrorKind, StoreError};
-use sluicegate::{Bypass, EnqueueError, Way};
+use sluicegate::{Bypass, Client, EnqueueError, NewJob, Way};
 
 use super::kit::{Calm, FRESH, Page, Site, bust, registry};
 use crate::both::{Engine, Place};
 use crate::chaos::kit::{Process, program, until};
+use crate::http::faulty::Faulty;
 use crate::worker::bench::eventually;
 
 fn unrecorded(way: &Way) -> bool {
@@ -63,6 +64,35 @@ async fn a_redis_that_hangs_does_not_keep_a_page_stale() {
     site.place.server.as_ref().unwrap().cont();
     site.reaches(&done, State::Completed).await;
     assert_eq!(site.page.made(), 2);
+}
+
+/// The job was there before, and is somebody's: what fails here while the store hangs does not bring its turn forward.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_there_before_keeps_its_turn_when_it_fails_here() {
+    let site = Site::on(Engine::Redis).await;
+    let job = bust("fail here");
+    let later = job.clone().bypass(Bypass::Never).delay(std::time::Duration::from_secs(3_000));
+    let before = site.client.insert(later).await.unwrap();
+    site.place.server.as_ref().unwrap().stop();
+    let caller = site.caller(job).await;
+    site.place.server.as_ref().unwrap().cont();
+    let told = caller.await.unwrap().unwrap();
+    assert!(told.replayed && told.state == State::Scheduled, "{told:?}");
+    // What the caller told the store by then would have been done before this.
+    site.client.insert(bust("").bypass(Bypass::Never)).await.unwrap();
+    assert_eq!(site.get(&before).await.state, State::Scheduled);
+}
+
+/// The task that enqueues it dies: it may be stored or not, and the answer says so.
+#[tokio::test]
+async fn a_job_whose_task_died_may_be_stored() {
+    // This store panics when it is asked who is active.
+    let store = std::sync::Arc::new(Faulty::new(ErrorKind::Unavailable));
+    let client = Client::new(store, Tier::default()).with_handlers(registry(&Page::default()));
+    let job = NewJob::of(&Calm {}).unwrap();
+    let id = job.id;
+    let answers = client.insert_many(vec![job]).await;
+    assert!(matches!(&answers[..], [Err(EnqueueError::Unknown { id: of, .. })] if *of == id), "{answers:?}");
 }
 
 /// The same for a file that another process keeps locked.

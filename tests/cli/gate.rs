@@ -8,6 +8,7 @@ use sluicegate::activation::WorkerState as W;
 use super::hands::{Hand, flip, store};
 use super::sandbox::Sandbox;
 use crate::both::Engine;
+use crate::redis::proxy::Proxy;
 
 const CHECK: [&str; 4] = ["gate", "check", "--release", "r1"];
 
@@ -148,7 +149,40 @@ fn real_workers_pass_and_a_stopped_one_is_red_until_it_goes_on(engine: Engine) {
     assert!(red.out.contains("w-1: vanished while active"), "{red:?}");
     assert!(after < Duration::from_secs(10), "{after:?}");
     first.signal("CONT");
+    // It says nothing of the time in which it stood still: from silence it goes to green, with no other colour between.
+    let next = || sandbox.run(&CHECK);
+    let other = std::iter::repeat_with(next).find(|run| !run.out.contains("vanished while active")).unwrap();
+    other.exits(0);
     sandbox.run(&wait).exits(0);
+}
+
+/// Each answer of the store is lost once, from the first greeting on: a wait goes on.
+#[tokio::test]
+async fn a_wait_outlasts_every_lost_answer() {
+    let sandbox = Sandbox::on(Engine::Redis);
+    let (store, proxy) = (store(&sandbox).await, Proxy::before(sandbox.server.as_ref().unwrap()));
+    let one = Hand::join(&store, "w-1", "r1", W::Active).await;
+    flip(&*store, None, "r1").await;
+    for nth in 1.. {
+        one.beat().await;
+        let before = proxy.counts().dropped;
+        proxy.drop_replies(nth);
+        let args = ["gate", "wait", "--release", "r1", "--timeout", "60s", "--store", &proxy.url()];
+        let wait = sandbox.start(&args);
+        let mut ended = tokio::task::spawn_blocking(|| wait.ended());
+        let run = tokio::select! {
+            _ = proxy.until(|now| now.dropped > before) => None,
+            run = &mut ended => Some(run.unwrap()),
+        };
+        proxy.heal();
+        let Some(run) = run else {
+            ended.await.unwrap().exits(0);
+            continue;
+        };
+        run.exits(0); // it needs fewer answers than that
+        assert!(nth > 8, "a wait of {nth} answers");
+        return;
+    }
 }
 
 async fn what_ci_shows(engine: Engine) {

@@ -22,7 +22,7 @@ pub(crate) fn binary() -> PathBuf {
 
 pub(crate) struct Sandbox {
     pub(crate) dir: TempDir,
-    server: Option<Server>,
+    pub(crate) server: Option<Server>,
 }
 
 /// What a command came to.

@@ -12,10 +12,10 @@ use sluicegate::names::{Queue, Tier};
 use sluicegate::store::*;
 
 #[derive(Debug)]
-pub(super) struct Faulty(Mutex<Option<StoreError>>);
+pub(crate) struct Faulty(Mutex<Option<StoreError>>);
 
 impl Faulty {
-    pub(super) fn new(kind: ErrorKind) -> Self {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
         Self(Mutex::new(Some(StoreError::new("insert", "fake:", kind, "as the test wants").hint("wait"))))
     }
 

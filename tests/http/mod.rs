@@ -9,7 +9,7 @@
 )]
 
 mod api;
-mod faulty;
+pub(crate) mod faulty;
 mod gate;
 mod guard;
 mod inbox;

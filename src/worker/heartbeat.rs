@@ -182,6 +182,7 @@ fn watch_runtime(core: &Core, stalled: &mut bool) {
     let age = Duration::from_millis(core.now_ms().saturating_sub(core.runtime_tick.load(Relaxed)));
     if (age >= RUNTIME_STALLED) != *stalled {
         *stalled = !*stalled;
+        core.wake_heartbeat.notify_one(); // the tier hears of it now, and not with the next beat
         if *stalled {
             tracing::warn!(worker = %core.options.name, ?age,
                 "job runtime is blocked: a handler blocks its threads; mark that kind as BLOCKING");

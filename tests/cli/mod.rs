@@ -12,6 +12,7 @@ mod jobs;
 mod kit;
 mod readme;
 mod redis;
+mod reds;
 mod running;
 pub(crate) mod sandbox;
 mod settings;

@@ -7,15 +7,18 @@
 //! $ touch /tmp/well
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread::sleep;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluicegate::{Context, Handler, Job, JobResult, Outcome};
 
-const LOOK: Duration = Duration::from_millis(5);
+fn hold(until: &Path) {
+    while !until.exists() {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
 
 /// Holds a thread of the job runtime until this file is there: what a blocking call in an async handler does.
 #[derive(Serialize, Deserialize)]
@@ -29,9 +32,7 @@ impl Job for Block {
 
 impl Handler for Block {
     async fn run(self, _: Context) -> JobResult {
-        while !self.until.exists() {
-            sleep(LOOK);
-        }
+        hold(&self.until);
         Ok(Outcome::Done)
     }
 }
@@ -52,9 +53,7 @@ impl Job for Deaf {
 impl Handler for Deaf {
     const BLOCKING: bool = true;
     async fn run(self, _: Context) -> JobResult {
-        while !self.until.exists() {
-            sleep(LOOK);
-        }
+        hold(&self.until);
         Ok(Outcome::Done)
     }
 }

@@ -19,7 +19,8 @@ struct Tier {
 impl Tier {
     fn on(engine: Engine) -> Self {
         let sandbox = Sandbox::on(engine);
-        let args = ["work", "--name", "w-1", "--release", "r1", "--slots", "8", "--health-listen", "127.0.0.1:0"];
+        let args =
+            ["work", "--name", "w-1", "--release", "r1", "--slots", "8", "--health-listen", "127.0.0.1:0"];
         let worker = sandbox.start_with(&program("unwell"), &args, &[]);
         let known = |_: &u32| sandbox.run(&["gate", "check", "--release", "r1"]).code == 8;
         (0..3_000).find(known).expect("it is proven");

@@ -129,6 +129,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     // ---- control plane: cold
 
+    /// The tiers that this store knows, by name: each that has an activation, or workers present, or ever had a job enqueued.
+    /// A name may be there before what it stands for, and outlast it; what works is never missing.
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError>;
+
     /// The activation of a tier, if there is one.
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError>;
 

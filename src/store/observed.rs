@@ -163,7 +163,7 @@ macro_rules! marks {
 }
 
 marks!(
-    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, commit,
+    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, tiers, activation, flip, commit,
     record, put, records, pause, pauses, append, ledger, ledger_end, beat, workers, probe
 );
 
@@ -232,6 +232,11 @@ impl Store for Observed {
     async fn census(&self, tier: &Tier) -> Result<Census, StoreError> {
         let call = self.marks.census.begin();
         call.end(self.inner.census(tier).await)
+    }
+
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        let call = self.marks.tiers.begin();
+        call.end(self.inner.tiers().await)
     }
 
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {

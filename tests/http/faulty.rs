@@ -65,6 +65,9 @@ impl Store for Faulty {
     async fn census(&self, _: &Tier) -> Result<Census, StoreError> {
         std::future::pending().await
     }
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        Err(self.error())
+    }
     async fn activation(&self, _: &Tier) -> Result<Option<Activation>, StoreError> {
         unreachable!("not used by these tests")
     }

@@ -125,7 +125,11 @@ macro_rules! conformance {
                     unparking_of_the_undecodable_waits_for_another_build
                     unparking_of_the_uncertain_and_the_asked_is_for_people
                     a_parked_job_that_is_cancelled_is_not_parked;
+                new control:
+                    tiers_are_known_by_an_activation_a_worker_or_a_job;
                 active control:
+                    tiers_that_are_only_asked_about_are_not_known
+                    tiers_stay_known_when_their_jobs_have_ended
                     records_compare_and_set
                     records_never_repeat_a_version
                     records_two_writers_at_once_have_one_winner

@@ -129,6 +129,9 @@ impl Store for Faulty {
     async fn census(&self, tier: &Tier) -> Result<Census, StoreError> {
         self.through("census")?.census(tier).await
     }
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.through("tiers")?.tiers().await
+    }
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
         self.through("activation")?.activation(tier).await
     }

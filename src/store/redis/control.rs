@@ -75,6 +75,9 @@ impl RedisStore {
         if current.as_ref().map(|current| current.generation) != expect {
             return Ok(Flipped::Raced(current));
         }
+        // Asked for seldom, so it need not trust what this process did before.
+        self.streams.list(tier, false);
+        self.enlist(tier, Lane::Rest).await?;
         let now = self.try_write(tier).await?;
         let provisional = next.mode == Mode::Provisional;
         let to = Activation {
@@ -236,6 +239,7 @@ impl RedisStore {
 
     pub(super) async fn say(&self, tier: &Tier, presence: &Presence) -> Result<Beat, StoreError> {
         let op = Script::Beat.op();
+        self.enlist(tier, Lane::Beat).await?;
         let args = Args::new()
             .arg(presence.worker.as_str())
             .arg(*presence.incarnation.as_bytes())
@@ -252,6 +256,10 @@ impl RedisStore {
                 }
                 if known == 1 && presence.joining {
                     self.take_over(tier, presence).await?;
+                } else if known == 1 {
+                    // It had forgotten a worker that lives: it may have come back empty, and its index with it.
+                    self.streams.list(tier, false);
+                    self.enlist(tier, Lane::Beat).await?;
                 }
                 Ok(Beat::Ok { now, control })
             }

@@ -23,6 +23,8 @@
 //! | `paused`, `pauses` | sorted set: paused queues by when that lapses; hash: since when and by whom |
 //! | `meta`, `seq`, `turns`, `versions` | sweeps, the store's identity, the revision of controls; sequences |
 //!
+//! One key is of no tier: `sg:tiers`, the set of their names (see `tiers`).
+//!
 //! `link` reaches the server (`greeting`: who is it?), `scripts`, `value` and `errors` talk to it, `server` judges its settings, `moves` commits decisions.
 
 mod act;
@@ -41,6 +43,7 @@ mod server;
 mod settle;
 mod streams;
 mod sweep;
+mod tiers;
 mod trim;
 mod value;
 mod wake;
@@ -192,6 +195,10 @@ impl Store for RedisStore {
 
     async fn census(&self, tier: &Tier) -> Result<Census, StoreError> {
         self.count_jobs(tier).await
+    }
+
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.read_tiers().await
     }
 
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {

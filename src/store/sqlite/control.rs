@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::catalog::bad_name;
 use super::insert::to_json;
 use super::lease::Lease;
 use super::session::{Session, Step, tid};
@@ -12,6 +13,18 @@ use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::Timestamp;
 use crate::names::Tier;
 use crate::store::{Actor, Beat, Flip, Flipped, LedgerEntry, Presence, Put, Record, Seen, Space, Swept};
+
+/// The tiers that are known. A row in `tier` is not enough: whoever asks about one makes it. Queues are never removed, so
+/// that a tier which ever had a job has one.
+pub(super) fn tiers(conn: &Connection) -> rusqlite::Result<Vec<Tier>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT t.name FROM tier t WHERE EXISTS(SELECT 1 FROM activation a WHERE a.tid = t.tid)
+         OR EXISTS(SELECT 1 FROM presence p WHERE p.tid = t.tid) OR EXISTS(SELECT 1 FROM queue q WHERE q.tid = t.tid)
+         ORDER BY t.name",
+    )?;
+    let rows = statement.query_map([], |row| Tier::new(&row.get::<_, String>(0)?).map_err(bad_name))?;
+    rows.collect()
+}
 
 /// The activation of a tier. A body that cannot be read is damage, not "none".
 pub(super) fn activation(session: &Session, tid: i64) -> Step<Option<Activation>> {

@@ -317,6 +317,10 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.read("list tiers", control::tiers).await
+    }
+
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
         let tier = tier.clone();
         self.read("read the activation", move |conn| match read::tier_id(conn, &tier)? {

@@ -164,7 +164,7 @@ macro_rules! marks {
 
 marks!(
     insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, tiers, activation, flip, commit,
-    record, put, records, pause, pauses, append, ledger, ledger_end, beat, workers, probe
+    extend, record, put, records, pause, pauses, append, ledger, ledger_end, beat, workers, probe
 );
 
 #[async_trait]
@@ -258,6 +258,11 @@ impl Store for Observed {
     async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
         let call = self.marks.commit.begin();
         call.end(self.inner.commit(tier, generation, by).await)
+    }
+
+    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+        let call = self.marks.extend.begin();
+        call.end(self.inner.extend(tier, seen, within).await)
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {

@@ -77,6 +77,9 @@ impl Store for Faulty {
     async fn commit(&self, _: &Tier, _: u64, _: &Actor) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
+    async fn extend(&self, _: &Tier, _: &Activation, _: Duration) -> Result<Flipped, StoreError> {
+        unreachable!("not used by these tests")
+    }
     async fn record(&self, _: &Tier, _: Space, _: &str) -> Result<Option<Record>, StoreError> {
         unreachable!("not used by these tests")
     }

@@ -96,6 +96,12 @@ macro_rules! conformance {
                     rule_04_dead_man_is_disarmed_by_a_confirmation
                     rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_man
                     rule_04_a_commit_must_name_the_present_generation
+                    rule_04_a_commit_and_extensions_at_once_end_committed
+                    rule_04_an_extension_moves_the_deadline_and_nothing_else
+                    rule_04_a_stale_extension_undoes_no_commit
+                    rule_04_a_stale_extension_loses_to_a_later_one
+                    rule_04_an_extension_comes_too_late_after_the_dead_man
+                    rule_04_a_flip_is_not_kept_out_by_extensions
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;
                 active flow:

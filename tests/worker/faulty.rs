@@ -147,6 +147,9 @@ impl Store for Faulty {
     async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
         self.through("commit")?.commit(tier, generation, by).await
     }
+    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+        self.through("extend")?.extend(tier, seen, within).await
+    }
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         self.through("record")?.record(tier, space, key).await
     }

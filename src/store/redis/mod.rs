@@ -126,7 +126,7 @@ impl RedisStore {
     /// What changed again and again while it was decided upon.
     fn contended(&self, op: &'static str) -> StoreError {
         self.link
-            .error(op, ErrorKind::Unavailable, "others changed the same jobs again and again")
+            .error(op, ErrorKind::Unavailable, "others changed the same again and again")
             .hint("try again")
     }
 }
@@ -202,7 +202,7 @@ impl Store for RedisStore {
     }
 
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
-        self.read_activation(tier).await
+        Ok(self.read_activation(tier).await?.map(control::Standing::into))
     }
 
     async fn flip(
@@ -217,6 +217,10 @@ impl Store for RedisStore {
 
     async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
         self.commit_tier(tier, generation, by).await
+    }
+
+    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+        self.extend_tier(tier, seen, within).await
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {

@@ -45,6 +45,14 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(body: &str) -> rusqlite:
     })
 }
 
+fn write(session: &Session, tid: i64, to: &Activation) -> Step<()> {
+    session
+        .conn
+        .prepare_cached("INSERT INTO activation(tid, body) VALUES(?1, ?2) ON CONFLICT(tid) DO UPDATE SET body = excluded.body")?
+        .execute(params![tid, to_json(to)?])?;
+    Ok(())
+}
+
 /// Installs an activation and records it.
 pub(super) fn install(
     session: &mut Session,
@@ -54,10 +62,7 @@ pub(super) fn install(
     by: &Actor,
     event: &str,
 ) -> Step<()> {
-    session
-        .conn
-        .prepare_cached("INSERT INTO activation(tid, body) VALUES(?1, ?2) ON CONFLICT(tid) DO UPDATE SET body = excluded.body")?
-        .execute(params![tid, to_json(to)?])?;
+    write(session, tid, to)?;
     let detail = serde_json::json!({ "from": from, "to": to }).to_string();
     append(session, tid, event, by, &detail)?;
     session.wake();
@@ -102,6 +107,24 @@ pub(super) fn commit(session: &mut Session, tier: &Tier, generation: u64, by: &A
                 return Ok(Flipped::Now(to));
             }
             Ok(Flipped::Now(current))
+        }
+        other => Ok(Flipped::Raced(other)),
+    }
+}
+
+/// Moves the deadline of the provisional activation that was seen.
+pub(super) fn extend(
+    session: &mut Session,
+    tier: &Tier,
+    seen: &Activation,
+    within: Duration,
+) -> Step<Flipped> {
+    let tid = tid(session, tier)?;
+    match activation(session, tid)? {
+        Some(current) if current == *seen && current.mode == Mode::Provisional => {
+            let to = Activation { confirm_by: Some(session.now.plus(within)), ..current };
+            write(session, tid, &to)?;
+            Ok(Flipped::Now(to))
         }
         other => Ok(Flipped::Raced(other)),
     }

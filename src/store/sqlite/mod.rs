@@ -352,6 +352,15 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+        let (tier, seen) = (tier.clone(), seen.clone());
+        self.writer
+            .run(volatile("extend the activation"), move |session| {
+                control::extend(session, &tier, &seen, within)
+            })
+            .await
+    }
+
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         let (tier, key, now) = (tier.clone(), key.to_owned(), self.clock.now());
         self.read("read a record", move |conn| match read::tier_id(conn, &tier)? {

@@ -33,12 +33,12 @@ pub struct Flip {
     pub deploy: Option<String>,
 }
 
-/// The answer to a flip.
+/// The answer to a flip, a commit or an extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Flipped {
     /// Installed.
     Now(Activation),
-    /// The generation is not the expected one; nothing was changed.
+    /// What is there is not what was expected; nothing was changed.
     Raced(Option<Activation>),
 }
 

@@ -163,8 +163,8 @@ macro_rules! marks {
 }
 
 marks!(
-    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, commit,
-    record, put, records, pause, pauses, append, ledger, ledger_end, beat, workers, probe
+    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, tiers, activation, flip, commit,
+    extend, record, put, records, pause, pauses, append, ledger, ledger_end, beat, workers, probe
 );
 
 #[async_trait]
@@ -234,6 +234,11 @@ impl Store for Observed {
         call.end(self.inner.census(tier).await)
     }
 
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        let call = self.marks.tiers.begin();
+        call.end(self.inner.tiers().await)
+    }
+
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
         let call = self.marks.activation.begin();
         call.end(self.inner.activation(tier).await)
@@ -253,6 +258,11 @@ impl Store for Observed {
     async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
         let call = self.marks.commit.begin();
         call.end(self.inner.commit(tier, generation, by).await)
+    }
+
+    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+        let call = self.marks.extend.begin();
+        call.end(self.inner.extend(tier, seen, within).await)
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {

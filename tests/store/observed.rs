@@ -30,7 +30,7 @@ async fn calls_errors_and_times_are_counted_per_operation() {
     assert_eq!(observed.of("probe").map(|seat| (seat.calls, seat.errors)), Some((1, 0)));
     assert_eq!(observed.of("claim").map(|seat| (seat.calls, seat.mean())), Some((0, Duration::ZERO)));
     assert!(observed.of("nonsense").is_none());
-    assert_eq!(observed.snapshot().len(), 24, "one for every operation of the seam");
+    assert_eq!(observed.snapshot().len(), 26, "one for every operation of the seam");
 }
 
 #[tokio::test]

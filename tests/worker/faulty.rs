@@ -129,6 +129,9 @@ impl Store for Faulty {
     async fn census(&self, tier: &Tier) -> Result<Census, StoreError> {
         self.through("census")?.census(tier).await
     }
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.through("tiers")?.tiers().await
+    }
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
         self.through("activation")?.activation(tier).await
     }
@@ -143,6 +146,9 @@ impl Store for Faulty {
     }
     async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
         self.through("commit")?.commit(tier, generation, by).await
+    }
+    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+        self.through("extend")?.extend(tier, seen, within).await
     }
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         self.through("record")?.record(tier, space, key).await

@@ -23,6 +23,8 @@
 //! | `paused`, `pauses` | sorted set: paused queues by when that lapses; hash: since when and by whom |
 //! | `meta`, `seq`, `turns`, `versions` | sweeps, the store's identity, the revision of controls; sequences |
 //!
+//! One key is of no tier: `sg:tiers`, the set of their names (see `tiers`).
+//!
 //! `link` reaches the server (`greeting`: who is it?), `scripts`, `value` and `errors` talk to it, `server` judges its settings, `moves` commits decisions.
 
 mod act;
@@ -41,6 +43,7 @@ mod server;
 mod settle;
 mod streams;
 mod sweep;
+mod tiers;
 mod trim;
 mod value;
 mod wake;
@@ -123,7 +126,7 @@ impl RedisStore {
     /// What changed again and again while it was decided upon.
     fn contended(&self, op: &'static str) -> StoreError {
         self.link
-            .error(op, ErrorKind::Unavailable, "others changed the same jobs again and again")
+            .error(op, ErrorKind::Unavailable, "others changed the same again and again")
             .hint("try again")
     }
 }
@@ -194,8 +197,12 @@ impl Store for RedisStore {
         self.count_jobs(tier).await
     }
 
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.read_tiers().await
+    }
+
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
-        self.read_activation(tier).await
+        Ok(self.read_activation(tier).await?.map(control::Standing::into))
     }
 
     async fn flip(
@@ -210,6 +217,10 @@ impl Store for RedisStore {
 
     async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
         self.commit_tier(tier, generation, by).await
+    }
+
+    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+        self.extend_tier(tier, seen, within).await
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {

@@ -317,6 +317,10 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.read("list tiers", control::tiers).await
+    }
+
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
         let tier = tier.clone();
         self.read("read the activation", move |conn| match read::tier_id(conn, &tier)? {
@@ -344,6 +348,15 @@ impl Store for SqliteStore {
         self.writer
             .run(durable("commit the activation"), move |session| {
                 control::commit(session, &tier, generation, &by)
+            })
+            .await
+    }
+
+    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+        let (tier, seen) = (tier.clone(), seen.clone());
+        self.writer
+            .run(volatile("extend the activation"), move |session| {
+                control::extend(session, &tier, &seen, within)
             })
             .await
     }

@@ -148,13 +148,25 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Lets the provisional activation of this generation stand, and records it in the same step. The generation stays:
     /// nothing changes for the workers. One that stands already is answered as it is.
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError>;
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError>;
 
     /// Moves `confirm_by` of a provisional activation to `within` from now (store time), if the activation is still what the
     /// caller saw, in every part. Whoever saw an older one loses: another extension, a commit and the dead-man all count. Done
     /// every second by whoever watches, so it is not in the ledger, and nobody is woken: for the workers nothing changes. One
     /// that is overdue can be extended until the dead-man has fired.
-    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError>;
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError>;
 
     /// Reads one versioned record.
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError>;

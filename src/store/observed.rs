@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use super::{
-    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Flip, Flipped, Insert, LedgerEntry, Page,
-    PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space, Store, StoreError,
-    SweepAsk, Swept, Wake,
+    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Flip, Flipped, Guard, Insert, LedgerEntry,
+    Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space, Store,
+    StoreError, SweepAsk, Swept, Wake,
 };
 use crate::activation::Activation;
 use crate::clock::{self, Timestamp};
@@ -255,14 +255,26 @@ impl Store for Observed {
         call.end(self.inner.flip(tier, expect, next, by).await)
     }
 
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
         let call = self.marks.commit.begin();
-        call.end(self.inner.commit(tier, generation, by).await)
+        call.end(self.inner.commit(tier, generation, guard, by).await)
     }
 
-    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
         let call = self.marks.extend.begin();
-        call.end(self.inner.extend(tier, seen, within).await)
+        call.end(self.inner.extend(tier, seen, within, guard).await)
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {

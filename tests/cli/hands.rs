@@ -70,10 +70,11 @@ pub(super) async fn flip(store: &dyn Store, expect: Option<u64>, to: &str) -> Ac
         confirm_within: None,
         fallback: None,
         deploy: None,
+        guard: None,
     };
     let by = Actor { who: "ada@here".into(), reason: Some("a test".into()) };
     match store.flip(&Tier::default(), expect, next, &by).await.unwrap() {
         Flipped::Now(activation) => activation,
-        Flipped::Raced(there) => panic!("{there:?}"),
+        other => panic!("{other:?}"),
     }
 }

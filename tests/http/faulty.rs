@@ -74,10 +74,16 @@ impl Store for Faulty {
     async fn flip(&self, _: &Tier, _: Option<u64>, _: Flip, _: &Actor) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
-    async fn commit(&self, _: &Tier, _: u64, _: &Actor) -> Result<Flipped, StoreError> {
+    async fn commit(&self, _: &Tier, _: u64, _: Option<&Guard>, _: &Actor) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
-    async fn extend(&self, _: &Tier, _: &Activation, _: Duration) -> Result<Flipped, StoreError> {
+    async fn extend(
+        &self,
+        _: &Tier,
+        _: &Activation,
+        _: Duration,
+        _: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
     async fn record(&self, _: &Tier, _: Space, _: &str) -> Result<Option<Record>, StoreError> {

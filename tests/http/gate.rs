@@ -26,6 +26,7 @@ async fn flip(store: &dyn Store, expect: Option<u64>, to: &str, mode: Mode) {
         confirm_within: Some(Duration::from_secs(300)),
         fallback: None,
         deploy: None,
+        guard: None,
     };
     let by = Actor { who: "ada@here".into(), reason: Some("a test".into()) };
     let flipped = store.flip(&Tier::default(), expect, next, &by).await.unwrap();

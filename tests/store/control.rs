@@ -61,7 +61,7 @@ pub(crate) async fn tiers_that_are_only_asked_about_are_not_known(rig: Rig) {
     store.append(&nowhere, "test.event", &actor(), "{}").await.unwrap();
     let raced = store.flip(&nowhere, Some(1), committed("r1"), &actor()).await.unwrap();
     assert_eq!(raced, Flipped::Raced(None));
-    assert_eq!(store.commit(&nowhere, 1, &actor()).await.unwrap(), Flipped::Raced(None));
+    assert_eq!(store.commit(&nowhere, 1, None, &actor()).await.unwrap(), Flipped::Raced(None));
     assert_eq!(tiers(store).await, [rig.tier.as_str()]);
 }
 

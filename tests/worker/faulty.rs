@@ -144,11 +144,23 @@ impl Store for Faulty {
     ) -> Result<Flipped, StoreError> {
         self.through("flip")?.flip(tier, expect, next, by).await
     }
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
-        self.through("commit")?.commit(tier, generation, by).await
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
+        self.through("commit")?.commit(tier, generation, guard, by).await
     }
-    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
-        self.through("extend")?.extend(tier, seen, within).await
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
+        self.through("extend")?.extend(tier, seen, within, guard).await
     }
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         self.through("record")?.record(tier, space, key).await

@@ -80,7 +80,7 @@ impl RedisStore {
                     from.generation, from.release
                 )),
             };
-            self.install(&ask.tier, Some(&seen), &to, Some((&by, "activation.reverted"))).await?;
+            self.install(&ask.tier, Some(&seen), &to, None, Some((&by, "activation.reverted"))).await?;
         }
         Ok(())
     }

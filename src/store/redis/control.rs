@@ -15,7 +15,8 @@ use crate::clock::Timestamp;
 use crate::ids::Nonce;
 use crate::names::Tier;
 use crate::store::{
-    Actor, Beat, ErrorKind, Flip, Flipped, LedgerEntry, Presence, Put, Record, Seen, Space, StoreError, Swept,
+    Actor, Beat, ErrorKind, Flip, Flipped, Guard, LedgerEntry, Presence, Put, Record, Seen, Space,
+    StoreError, Swept,
 };
 
 /// How long a lease that was taken over may stay with whoever gives its jobs back.
@@ -37,6 +38,15 @@ struct Line {
 pub(super) struct Standing {
     body: Vec<u8>,
     pub(super) activation: Activation,
+}
+
+/// Whether an activation was installed.
+pub(super) enum Installed {
+    Yes,
+    /// Something else stands than what was seen.
+    Raced,
+    /// The guard is not what it was.
+    Fenced,
 }
 
 impl Standing {
@@ -110,8 +120,11 @@ impl RedisStore {
                 deploy: next.deploy.clone(),
                 since: now,
             };
-            if self.install(tier, current.as_ref(), &to, Some((by, "activation.flipped"))).await? {
-                return Ok(Flipped::Now(to));
+            let told = Some((by, "activation.flipped"));
+            match self.install(tier, current.as_ref(), &to, next.guard.as_ref(), told).await? {
+                Installed::Yes => return Ok(Flipped::Now(to)),
+                Installed::Fenced => return Ok(Flipped::Fenced),
+                Installed::Raced => {}
             }
         }
         Err(self.contended(Script::Flip.op()))
@@ -122,6 +135,7 @@ impl RedisStore {
         &self,
         tier: &Tier,
         generation: u64,
+        guard: Option<&Guard>,
         by: &Actor,
     ) -> Result<Flipped, StoreError> {
         for _ in 0..TRIES {
@@ -133,8 +147,11 @@ impl RedisStore {
                 return Ok(Flipped::Now(current.activation));
             }
             let to = current.activation.committed();
-            if self.install(tier, Some(&current), &to, Some((by, "activation.committed"))).await? {
-                return Ok(Flipped::Now(to));
+            let told = Some((by, "activation.committed"));
+            match self.install(tier, Some(&current), &to, guard, told).await? {
+                Installed::Yes => return Ok(Flipped::Now(to)),
+                Installed::Fenced => return Ok(Flipped::Fenced),
+                Installed::Raced => {}
             }
         }
         Err(self.contended("commit the activation"))
@@ -146,6 +163,7 @@ impl RedisStore {
         tier: &Tier,
         seen: &Activation,
         within: Duration,
+        guard: Option<&Guard>,
     ) -> Result<Flipped, StoreError> {
         let current = match self.read_activation(tier).await? {
             Some(current) if current.activation == *seen && seen.mode == Mode::Provisional => current,
@@ -153,10 +171,11 @@ impl RedisStore {
         };
         let now = self.now("extend the activation").await?;
         let to = Activation { confirm_by: Some(now.plus(within)), ..seen.clone() };
-        if self.install(tier, Some(&current), &to, None).await? {
-            return Ok(Flipped::Now(to));
+        match self.install(tier, Some(&current), &to, guard, None).await? {
+            Installed::Yes => Ok(Flipped::Now(to)),
+            Installed::Fenced => Ok(Flipped::Fenced),
+            Installed::Raced => Ok(Flipped::Raced(self.read_activation(tier).await?.map(Standing::into))),
         }
-        Ok(Flipped::Raced(self.read_activation(tier).await?.map(Standing::into)))
     }
 
     /// Installs an activation if what stands is still what was seen; and records it and tells of it, unless nobody is to be
@@ -166,8 +185,9 @@ impl RedisStore {
         tier: &Tier,
         seen: Option<&Standing>,
         to: &Activation,
+        guard: Option<&Guard>,
         told: Option<(&Actor, &str)>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Installed, StoreError> {
         let op = Script::Flip.op();
         let line = match told {
             Some((by, event)) => {
@@ -184,9 +204,17 @@ impl RedisStore {
             .number(to.generation)
             .arg(to.confirm_by.map_or(String::new(), |at| at.ms().to_string()))
             .arg(to.fallback.as_ref().map_or("", |release| release.as_str()))
-            .arg(line);
+            .arg(line)
+            .arg(guard.map_or("", |guard| guard.space.as_str()))
+            .arg(guard.map_or("", |guard| &guard.key))
+            .number(guard.map_or(0, |guard| guard.version));
         let answer = self.link.script(Script::Flip, &prefix(tier), Lane::Rest, args).await?;
-        Ok(int(&answer).ok_or_else(|| strange(op, self.link.place()))? == 1)
+        match int(&answer) {
+            Some(0) => Ok(Installed::Raced),
+            Some(1) => Ok(Installed::Yes),
+            Some(2) => Ok(Installed::Fenced),
+            _ => Err(strange(op, self.link.place())),
+        }
     }
 
     pub(super) async fn append_entry(

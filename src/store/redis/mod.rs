@@ -58,7 +58,7 @@ use self::server::Server;
 use self::streams::Streams;
 use self::wake::Wakes;
 use super::{
-    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Insert,
+    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Guard, Insert,
     LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle,
     Settled, Space, Store, StoreError, SweepAsk, Swept, Wake, meaning,
 };
@@ -215,12 +215,24 @@ impl Store for RedisStore {
         self.flip_tier(tier, expect, &next, by).await
     }
 
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
-        self.commit_tier(tier, generation, by).await
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
+        self.commit_tier(tier, generation, guard, by).await
     }
 
-    async fn extend(&self, tier: &Tier, seen: &Activation, within: Duration) -> Result<Flipped, StoreError> {
-        self.extend_tier(tier, seen, within).await
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
+        self.extend_tier(tier, seen, within, guard).await
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {

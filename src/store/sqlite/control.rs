@@ -12,7 +12,9 @@ use super::{pause, sweep};
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::Timestamp;
 use crate::names::Tier;
-use crate::store::{Actor, Beat, Flip, Flipped, LedgerEntry, Presence, Put, Record, Seen, Space, Swept};
+use crate::store::{
+    Actor, Beat, Flip, Flipped, Guard, LedgerEntry, Presence, Put, Record, Seen, Space, Swept,
+};
 
 /// The tiers that are known. A row in `tier` is not enough: whoever asks about one makes it. Queues are never removed, so
 /// that a tier which ever had a job has one.
@@ -77,6 +79,9 @@ pub(super) fn flip(
     by: &Actor,
 ) -> Step<Flipped> {
     let tid = tid(session, tier)?;
+    if is_fenced(session, tid, next.guard.as_ref())? {
+        return Ok(Flipped::Fenced);
+    }
     let current = activation(session, tid)?;
     if current.as_ref().map(|current| current.generation) != expect {
         return Ok(Flipped::Raced(current));
@@ -95,9 +100,25 @@ pub(super) fn flip(
     Ok(Flipped::Now(to))
 }
 
+/// Whether the guard is another version than its holder read, or gone.
+fn is_fenced(session: &Session, tid: i64, guard: Option<&Guard>) -> Step<bool> {
+    let Some(guard) = guard else { return Ok(false) };
+    let there = record(&session.conn, tid, guard.space, &guard.key, session.now)?;
+    Ok(there.is_none_or(|record| record.version != guard.version))
+}
+
 /// Lets a provisional activation stand.
-pub(super) fn commit(session: &mut Session, tier: &Tier, generation: u64, by: &Actor) -> Step<Flipped> {
+pub(super) fn commit(
+    session: &mut Session,
+    tier: &Tier,
+    generation: u64,
+    guard: Option<&Guard>,
+    by: &Actor,
+) -> Step<Flipped> {
     let tid = tid(session, tier)?;
+    if is_fenced(session, tid, guard)? {
+        return Ok(Flipped::Fenced);
+    }
     let current = activation(session, tid)?;
     match current {
         Some(current) if current.generation == generation => {
@@ -118,8 +139,12 @@ pub(super) fn extend(
     tier: &Tier,
     seen: &Activation,
     within: Duration,
+    guard: Option<&Guard>,
 ) -> Step<Flipped> {
     let tid = tid(session, tier)?;
+    if is_fenced(session, tid, guard)? {
+        return Ok(Flipped::Fenced);
+    }
     match activation(session, tid)? {
         Some(current) if current == *seen && current.mode == Mode::Provisional => {
             let to = Activation { confirm_by: Some(session.now.plus(within)), ..current };

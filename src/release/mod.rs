@@ -2,3 +2,5 @@
 //! newer or wedged.
 
 pub mod activate;
+pub mod deploy;
+pub mod rollback;

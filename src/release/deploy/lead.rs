@@ -1,0 +1,224 @@
+//! Who advances a deploy: one process at a time, by a lease in its record. Every write is a compare-and-set on that record, and
+//! every change of the activation is guarded by it, so a process that lost the lease while it stood still changes nothing.
+
+use std::time::{Duration, Instant};
+
+use super::record::{Controller, Deploy, LATEST, Outcome, Read, Step, keep, latest, text};
+use crate::clock::{Timestamp, human, instant};
+use crate::health::tier::TierFacts;
+use crate::ids::Nonce;
+use crate::names::Tier;
+use crate::store::{Actor, Guard, Put, Space, Store, StoreError, Wake};
+
+/// For how long nobody else may advance it, since its last word.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// Its word is renewed so often.
+const RENEW: Duration = Duration::from_secs(2);
+/// Between two looks at the tier. A wake-up of the store makes it shorter, and never shorter than [`PAUSE`].
+const LOOK: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why this process does not go on.
+#[derive(Debug, Clone)]
+pub enum Halt {
+    /// Another process advances it now.
+    Fenced(Box<Deploy>),
+    /// The store could not answer.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What comes after a step.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// The next step; what this one showed.
+    Step(Step, String),
+    /// The end, and why.
+    End(Outcome, String),
+}
+
+/// The lease on a deploy.
+pub struct Lead<'s> {
+    pub(super) store: &'s dyn Store,
+    pub(super) deploy: Deploy,
+    version: u64,
+    me: Controller,
+    renewed: Instant,
+    /// The store's time at its last answer, and when that was.
+    clock: (Timestamp, Instant),
+    wake: Option<Box<dyn Wake>>,
+}
+
+impl std::fmt::Debug for Lead<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lead").field("deploy", &self.deploy).field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+impl<'s> Lead<'s> {
+    /// Takes the lead of the tier's deploy, unless there is none, it has ended, or another process leads it.
+    ///
+    /// # Errors
+    /// When the store could not answer.
+    pub async fn take(store: &'s dyn Store, tier: &Tier, name: &str) -> Result<Option<Self>, StoreError> {
+        let Some(Read { deploy, version }) = latest(store, tier).await? else { return Ok(None) };
+        if deploy.outcome.is_some() {
+            return Ok(None);
+        }
+        let now = store.probe(tier).await?;
+        if deploy.is_led(now) {
+            return Ok(None);
+        }
+        let me = Controller { name: name.to_owned(), nonce: Nonce::new().to_string(), until: now.plus(LEASE) };
+        let before = deploy.controller.clone();
+        let mut lead =
+            Self { store, deploy, version, me, renewed: instant(), clock: (now, instant()), wake: None };
+        if let Some(before) = before {
+            lead.deploy.epoch += 1;
+            let text =
+                format!("taken over by {name}: {} has said nothing since {}", before.name, before.until);
+            lead.deploy.note(now, None, text);
+        }
+        match lead.save().await {
+            Ok(()) => Ok(Some(lead)),
+            Err(Halt::Fenced(_)) => Ok(None), // another process was first
+            Err(Halt::Store(error)) => Err(error),
+        }
+    }
+
+    /// The lead of a deploy that this process has just begun.
+    #[must_use]
+    pub fn of(store: &'s dyn Store, begun: Read) -> Option<Self> {
+        let (deploy, version) = (begun.deploy, begun.version);
+        let (me, now) = (deploy.controller.clone()?, deploy.began);
+        Some(Self { store, deploy, version, me, renewed: instant(), clock: (now, instant()), wake: None })
+    }
+
+    /// The deploy as it was last written.
+    #[must_use]
+    pub fn deploy(&self) -> &Deploy {
+        &self.deploy
+    }
+
+    /// What a change of the activation is guarded by.
+    pub(super) fn guard(&self) -> Guard {
+        Guard { space: Space::Deploy, key: LATEST.to_owned(), version: self.version }
+    }
+
+    /// Who acts when this process does something for the deploy.
+    pub(super) fn actor(&self, reason: &str) -> Actor {
+        let why = format!("deploy {}: {reason}", self.deploy.id);
+        Actor { who: self.deploy.by.who.clone(), reason: Some(why) }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.0.plus(self.clock.1.elapsed())
+    }
+
+    /// What is left of the time in which it must be decided.
+    pub(super) fn left(&self) -> Duration {
+        self.deploy.began.plus(self.deploy.wishes.timeout).since(self.now())
+    }
+
+    /// Writes it down. Only who was not overtaken can.
+    pub(super) async fn save(&mut self) -> Result<(), Halt> {
+        loop {
+            self.me.until = self.now().plus(LEASE);
+            self.deploy.controller = Some(self.me.clone());
+            let value = text(self.store, &self.deploy)?;
+            let put = self.store.put(&self.deploy.tier, Space::Deploy, LATEST, self.version, &value, None);
+            match put.await? {
+                Put::Done(version) => {
+                    (self.version, self.renewed) = (version, instant());
+                    return Ok(());
+                }
+                Put::Raced(_) => match latest(self.store, &self.deploy.tier).await? {
+                    // A person asked for its end, or an answer to this process was lost: that is no other controller.
+                    Some(read) if self.leads(&read.deploy) => {
+                        (self.version, self.deploy.abort) = (read.version, read.deploy.abort);
+                    }
+                    other => {
+                        let there = other.map_or_else(|| self.deploy.clone(), |read| read.deploy);
+                        return Err(Halt::Fenced(Box::new(there)));
+                    }
+                },
+            }
+        }
+    }
+
+    fn leads(&self, other: &Deploy) -> bool {
+        other.id == self.deploy.id
+            && other.controller.as_ref().is_some_and(|controller| controller.nonce == self.me.nonce)
+    }
+
+    /// A line of the journal, written down.
+    pub(super) async fn say(&mut self, ok: Option<bool>, text: impl Into<String> + Send) -> Result<(), Halt> {
+        let now = self.now();
+        self.deploy.note(now, ok, text);
+        self.save().await
+    }
+
+    /// A line that says where it stands, unless the last one says the same.
+    pub(super) async fn standing(&mut self, text: String) -> Result<(), Halt> {
+        let same = self.deploy.journal.last().is_some_and(|line| line.text == text && line.ok.is_none());
+        if same { Ok(()) } else { self.say(None, text).await }
+    }
+
+    /// Looks at the tier, and keeps the lease.
+    pub(super) async fn look(&mut self) -> Result<TierFacts, Halt> {
+        if self.wake.is_none() {
+            self.wake = self.store.subscribe(&self.deploy.tier).await.ok();
+        }
+        let facts = TierFacts::gather(self.store, &self.deploy.tier, Some(&self.deploy.to)).await?;
+        self.clock = (facts.now, instant());
+        if self.renewed.elapsed() >= RENEW {
+            self.save().await?;
+        }
+        Ok(facts)
+    }
+
+    /// Until it is worth to look again.
+    pub(super) async fn pause(&mut self) {
+        tokio::time::sleep(PAUSE).await; // wake-ups of a busy tier come without end
+        match &mut self.wake {
+            Some(wake) => drop(wake.woken(LOOK - PAUSE).await),
+            None => tokio::time::sleep(LOOK - PAUSE).await,
+        }
+    }
+
+    /// Goes to the next step, or to the end.
+    pub(super) async fn go(&mut self, next: Next) -> Result<(), Halt> {
+        let now = self.now();
+        match next {
+            Next::Step(step, showed) => {
+                self.deploy.note(now, Some(true), showed);
+                self.deploy.step = step;
+                self.save().await
+            }
+            Next::End(outcome, why) => self.end(outcome, why).await,
+        }
+    }
+
+    async fn end(&mut self, outcome: Outcome, why: String) -> Result<(), Halt> {
+        let now = self.now();
+        let good = outcome == Outcome::Committed;
+        self.deploy.note(now, Some(good), why.clone());
+        (self.deploy.outcome, self.deploy.ended) = (Some(outcome), Some(now));
+        self.deploy.why = Some(why);
+        self.save().await?;
+        keep(self.store, &self.deploy).await?;
+        let took = human(now.since(self.deploy.began));
+        let detail = serde_json::json!({
+            "deploy": self.deploy.id, "from": self.deploy.replaced(), "to": self.deploy.to,
+            "outcome": outcome, "why": self.deploy.why, "took": took,
+        });
+        let by = self.deploy.by.clone();
+        self.store.append(&self.deploy.tier, "deploy.ended", &by, &detail.to_string()).await?;
+        Ok(())
+    }
+}

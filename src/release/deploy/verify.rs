@@ -1,0 +1,131 @@
+//! Watched while it works: the deadline is extended as long as nothing fails. Jobs that really ran decide.
+
+use super::activate::CONFIRM_WITHIN;
+use super::lead::{Halt, Lead, Next};
+use super::record::{Outcome, Step};
+use crate::activation::{Activation, Mode};
+use crate::clock::{human, instant};
+use crate::health::tier::wait::Patience;
+use crate::health::tier::{Decision, GateAsk, MinActive, TierVerdict, judge};
+use crate::release::rollback;
+use crate::store::Flipped;
+
+pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
+    let Some(installed) = lead.deploy.installed.clone() else {
+        return Ok(Next::Step(Step::Activate, "what was switched is not known".to_owned()));
+    };
+    let mut patience = Patience::default();
+    loop {
+        let facts = lead.look().await?;
+        let watched = facts.now.since(installed.since);
+        let standing = match &facts.activation {
+            Some(now) if now.generation == installed.generation => now,
+            other => return gone(lead, other.clone()).await,
+        };
+        if lead.deploy.abort.is_some() {
+            return back(lead, "aborted by a person").await;
+        }
+        let verdict = judge(&ask(lead), &facts);
+        let failed = verdict.decision == Decision::Fail && patience.ends(&verdict, instant());
+        if failed {
+            return back(lead, &verdict.output).await;
+        }
+        if standing.mode == Mode::Provisional {
+            let guard = lead.guard();
+            match lead.store.extend(&lead.deploy.tier, standing, CONFIRM_WITHIN, Some(&guard)).await? {
+                Flipped::Now(_) => {}
+                Flipped::Fenced => lead.save().await?, // says who leads it now
+                Flipped::Raced(_) => continue,         // the next look tells
+            }
+        }
+        let enough = watched >= lead.deploy.wishes.verify;
+        if enough && verdict.decision == Decision::Pass {
+            return Ok(Next::Step(Step::Commit, verdict.output));
+        }
+        if enough && lead.left().is_zero() {
+            return undecided(lead, &verdict).await;
+        }
+        let state = match verdict.decision {
+            Decision::Pass => {
+                format!("watching for {}: {}", human(lead.deploy.wishes.verify), verdict.output)
+            }
+            _ => verdict.output,
+        };
+        lead.standing(state).await?;
+        lead.pause().await;
+    }
+}
+
+fn ask(lead: &Lead<'_>) -> GateAsk {
+    GateAsk {
+        min_active: MinActive::Percent(100),
+        expect: lead.deploy.wishes.workers,
+        allow_provisional: true,
+        known: lead.deploy.installed.as_ref().map_or(0, |installed| installed.generation),
+        ..GateAsk::new(lead.deploy.to.clone())
+    }
+}
+
+/// Another activation stands: the dead-man's, or a person's.
+async fn gone(lead: &mut Lead<'_>, now: Option<Activation>) -> Result<Next, Halt> {
+    let Some(now) = now else {
+        return Ok(Next::End(
+            Outcome::Superseded,
+            "the store has no activation of this tier any more".to_owned(),
+        ));
+    };
+    if Some(&now.release) == lead.deploy.replaced() {
+        let why = format!(
+            "reverted to {} at generation {}: it was not confirmed in time",
+            now.release, now.generation
+        );
+        return settled(lead, &now, why).await;
+    }
+    let why = format!("somebody else switched the tier to {} at generation {}", now.release, now.generation);
+    Ok(Next::End(Outcome::Superseded, why))
+}
+
+/// Not enough evidence at the end.
+async fn undecided(lead: &mut Lead<'_>, verdict: &TierVerdict) -> Result<Next, Halt> {
+    let why = format!("not enough evidence within {}: {}", human(lead.deploy.wishes.timeout), verdict.output);
+    match lead.deploy.wishes.hold_undecided {
+        true => Ok(Next::Step(Step::Commit, format!("{why}; held as asked"))),
+        false => back(lead, &why).await,
+    }
+}
+
+/// One flip to the release that is still running, and a look whether it works.
+async fn back(lead: &mut Lead<'_>, why: &str) -> Result<Next, Halt> {
+    lead.say(Some(false), why).await?;
+    let Some(installed) = lead.deploy.installed.clone() else {
+        return Ok(Next::End(Outcome::Rejected, why.to_owned()));
+    };
+    let Some(to) = lead.deploy.replaced().cloned() else {
+        let why = format!("{why}; there is no release to go back to: it stands");
+        return Ok(Next::End(Outcome::RollbackFailed, why));
+    };
+    let (guard, by) = (lead.guard(), lead.actor(why));
+    match rollback::flip(lead.store, &lead.deploy.tier, &installed, &to, Some(guard), &by).await? {
+        Flipped::Now(now) => settled(lead, &now, why.to_owned()).await,
+        Flipped::Fenced => {
+            lead.save().await?;
+            Ok(Next::Step(Step::Verify, "the way back is tried again".to_owned()))
+        }
+        Flipped::Raced(now) => Box::pin(gone(lead, now)).await,
+    }
+}
+
+/// Whether the former release works again.
+async fn settled(lead: &mut Lead<'_>, now: &Activation, why: String) -> Result<Next, Halt> {
+    match rollback::proof(lead.store, &lead.deploy.tier, now).await? {
+        Ok(proof) => {
+            lead.deploy.back_after = Some(proof.after);
+            lead.say(Some(true), format!("generation {} → {}: {proof}", now.generation, now.release)).await?;
+            Ok(Next::End(Outcome::RolledBack, why))
+        }
+        Err(trouble) => {
+            let why = format!("{why}; and {} does not work: {trouble}", now.release);
+            Ok(Next::End(Outcome::RollbackFailed, why))
+        }
+    }
+}

@@ -14,7 +14,7 @@
 //! | 409 | the id exists with other content; another job holds the unique key |
 //! | 422 | the idempotency key was used for other content, and nothing else |
 //! | 503 + `Retry-After` | the store is away: nothing was stored; `NEITHER_DONE_NOR_KEPT`: a job with a bypass failed here, too |
-//! | 200, 503 + `Retry-After`, 412, 409, 404 | a gate: pass, pending, fail, superseded, unknown release |
+//! | 200, 503 + `Retry-After`, 412, 409, 404 | a gate: pass, pending, fail, superseded, unknown release; the worst of all tiers with `all_tiers=1` |
 //! | 504 + `OUTCOME_UNKNOWN` | the store did not answer: send the same again, it cannot be stored twice |
 
 use std::io;

@@ -17,4 +17,5 @@ pub(crate) mod sandbox;
 mod settings;
 mod stores;
 mod systemd;
+mod tiers;
 mod workers;

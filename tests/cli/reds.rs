@@ -45,9 +45,9 @@ impl Tier {
     fn red(&self, began: Instant, cause: &str) {
         let red = std::iter::repeat_with(|| self.check()).find(|run| !matches!(run.code, 0 | 8)).unwrap();
         let after = began.elapsed();
-        println!("red after {after:?}: {}", red.out);
+        println!("red after {after:?}: {}{}", red.out, red.err);
         assert!(matches!(red.code, 3 | 13), "{red:?}");
-        assert!(red.out.contains(cause), "`{cause}` is not in {red:?}");
+        assert!(red.out.contains(cause) || red.err.contains(cause), "`{cause}` is not in {red:?}");
         assert!(after < RED, "red after {after:?}");
     }
 

@@ -101,6 +101,7 @@ macro_rules! conformance {
                     rule_04_a_stale_extension_undoes_no_commit
                     rule_04_a_stale_extension_loses_to_a_later_one
                     rule_04_an_extension_comes_too_late_after_the_dead_man
+                    rule_04_the_dead_man_and_an_extension_at_once_have_one_winner
                     rule_04_a_flip_is_not_kept_out_by_extensions
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;

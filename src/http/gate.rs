@@ -38,17 +38,15 @@ pub(crate) async fn verdict(
         "exclude",
     ];
     let query = Query::read(query, &known)?;
-    let (slo, slos) = slo(&query, slos)?;
-    let each = GateAsk {
+    let mut each = GateAsk {
         min_active: query.parsed("min_active")?.unwrap_or(MinActive::Percent(100)),
         expect: query.parsed("expect")?,
         queues: list(&query, "queues", Queue::new)?,
         allow_provisional: switch(&query, "allow_provisional")?,
-        slo,
-        slos: slos.cloned().unwrap_or_default(),
         known: query.parsed("generation")?.unwrap_or(0),
         ..GateAsk::new(Release::default())
     };
+    latency(&mut each, &query, slos)?;
     if switch(&query, "all_tiers")? {
         return over_all(client, &query, each).await;
     }
@@ -127,13 +125,11 @@ fn switch(query: &Query, name: &str) -> Result<bool, Problem> {
 }
 
 /// `slo=1` is what is configured for each queue, and the usual objective for the others; `slo=30s` is that for all.
-fn slo<'s>(
-    query: &Query,
-    configured: &'s BTreeMap<Queue, Duration>,
-) -> Result<(Option<Duration>, Option<&'s BTreeMap<Queue, Duration>>), Problem> {
+fn latency(ask: &mut GateAsk, query: &Query, configured: &BTreeMap<Queue, Duration>) -> Result<(), Problem> {
     match query.get("slo") {
-        None | Some("0" | "false") => Ok((None, None)),
-        Some("" | "1" | "true") => Ok((Some(SLO), Some(configured))),
-        Some(text) => Ok((Some(parse_duration(text).map_err(Problem::bad_parameter)?), None)),
+        None | Some("0" | "false") => {}
+        Some("" | "1" | "true") => (ask.slo, ask.slos) = (Some(SLO), configured.clone()),
+        Some(text) => ask.slo = Some(parse_duration(text).map_err(Problem::bad_parameter)?),
     }
+    Ok(())
 }

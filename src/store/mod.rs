@@ -225,7 +225,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The workers of a tier, by name, living and stale.
     async fn workers(&self, tier: &Tier) -> Result<Vec<Seen>, StoreError>;
 
-    /// A round trip through the path that writes take; answers the store's time.
+    /// A round trip through the path that inserts take: fails when they would; answers the store's time.
     async fn probe(&self, tier: &Tier) -> Result<Timestamp, StoreError>;
 }
 

@@ -404,6 +404,29 @@ pub(crate) async fn rule_04_a_commit_and_extensions_at_once_end_committed(rig: R
     assert_eq!(events(&rig).await.iter().filter(|event| *event == "activation.committed").count(), 20);
 }
 
+pub(crate) async fn rule_04_the_dead_man_and_an_extension_at_once_have_one_winner(rig: Rig) {
+    let other = rig.harness.client().await;
+    let fallback = Hand::new("w-1", "r1");
+    for _ in 0..10 {
+        let before = rig.store.activation(&rig.tier).await.unwrap().expect("an activation");
+        let seen = rig.provisional(before.generation, "r2", "r1", 1).await;
+        rig.pass(2).await;
+        let (extended, claimed) =
+            tokio::join!(other.extend(&rig.tier, &seen, rig.units(100), None), rig.try_claim(&fallback, 0));
+        let stands = rig.store.activation(&rig.tier).await.unwrap().expect("an activation");
+        match (extended.unwrap(), claimed) {
+            (Flipped::Now(extended), Claim::NotActive { current, .. }) => {
+                assert_eq!((Some(&extended), &stands), (current.as_ref(), &extended));
+            }
+            (Flipped::Raced(Some(current)), Claim::Active(batch)) => {
+                assert_eq!((&current, batch.generation), (&stands, seen.generation + 1));
+                assert_eq!((stands.release.as_str(), stands.mode), ("r1", Mode::Committed));
+            }
+            both => panic!("both won, or none: {both:?}"),
+        }
+    }
+}
+
 /// A person's way back must not depend on hitting the moment between two extensions.
 pub(crate) async fn rule_04_a_flip_is_not_kept_out_by_extensions(rig: Rig) {
     let other = rig.harness.client().await;

@@ -109,7 +109,7 @@ impl RedisStore {
             // Asked for seldom, so it need not trust what this process did before.
             self.streams.list(tier, false);
             self.enlist(tier, Lane::Rest).await?;
-            let now = self.try_write(tier).await?;
+            let now = self.try_write(tier, Script::Probe).await?;
             let provisional = next.mode == Mode::Provisional;
             let to = Activation {
                 generation: expect.unwrap_or(0) + 1,

@@ -298,6 +298,7 @@ impl Store for RedisStore {
 
     async fn probe(&self, tier: &Tier) -> Result<Timestamp, StoreError> {
         self.server.judge_now_and_then(&self.link, "probe").await?;
-        self.try_write(tier).await
+        // As an insert would be: one that finds no room says so.
+        self.try_write(tier, scripts::Script::Room).await
     }
 }

@@ -57,6 +57,7 @@ scripts! {
     Records "records" NO_WRITES "read records";
     Beat "beat" ALLOW_OOM "beat";
     Probe "probe" ALLOW_OOM "probe";
+    Room "probe" REFUSED_WHEN_FULL "probe";
     Wish "wish" ALLOW_OOM "cancel";
     Defer "defer" ALLOW_OOM "sweep";
 }

@@ -157,6 +157,8 @@ pub struct NewJob {
     pub expiry: Option<Expiry>,
     /// Whether its caller runs it; `None`: as its kind says. It is for the caller, and not stored.
     pub bypass: Option<Bypass>,
+    /// Whether it wakes nobody, and waits for its worker to look. For the insert, and not stored.
+    pub silent: bool,
     /// Everything rare.
     pub extras: Extras,
 }
@@ -256,6 +258,7 @@ impl NewJob {
             when: When::Now,
             expiry: None,
             bypass: None,
+            silent: false,
             extras: Extras::default(),
         }
     }

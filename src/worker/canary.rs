@@ -208,7 +208,7 @@ async fn own(core: &Arc<Core>) -> Result<(), Failed> {
         |error: &dyn std::fmt::Display| Failed::Otherwise(format!("the canary could not be made: {error}"));
     let kind = Kind::new(Canary::KIND).map_err(|error| bad(&error))?;
     let args = Args::of(&Canary { nonce: nonce.clone() }).map_err(|error| bad(&error))?;
-    let job = NewJob::canary(kind, args, &core.options.name, EXPIRES);
+    let job = NewJob { silent: true, ..NewJob::canary(kind, args, &core.options.name, EXPIRES) };
     let id = job.id;
     lock(&core.canaries.waiting).insert(id, tell);
     let result = tokio::time::timeout(PATIENCE, there_and_back(core, job, &nonce, told)).await;

@@ -307,11 +307,13 @@ pub(crate) async fn rule_03_canaries_are_settled_once_and_under_their_lease(rig:
 }
 
 /// Every worker of a fleet sends one every few seconds: the others must not ask for work each time.
-pub(crate) async fn a_canary_wakes_nobody(rig: Rig) {
+pub(crate) async fn a_canary_of_its_own_worker_wakes_nobody(rig: Rig) {
     let mut wake = rig.store.subscribe(&rig.tier).await.unwrap();
-    rig.add(canary(&rig, 1, &Hand::new("w-1", "r1"), 99)).await;
+    let hand = Hand::new("w-1", "r1");
+    rig.add(NewJob { silent: true, ..canary(&rig, 1, &hand, 99) }).await;
     assert!(!wake.woken(Duration::from_millis(100)).await);
-    rig.add_many(1).await;
+    // Whoever else sends one waits for it.
+    rig.add(canary(&rig, 2, &hand, 99)).await;
     super::control::heard(&mut wake).await;
 }
 

@@ -58,7 +58,7 @@ macro_rules! conformance {
                     canaries_that_nobody_takes_expire
                     rule_03_canaries_are_settled_once_and_under_their_lease
                     a_canary_that_is_given_back_waits_in_its_lane_again
-                    a_canary_wakes_nobody
+                    a_canary_of_its_own_worker_wakes_nobody
                     rule_06_a_canary_is_inserted_once
                     a_canary_without_a_worker_is_refused_and_nobody_can_name_their_queue
                     canaries_can_be_called_off_and_do_not_come_back

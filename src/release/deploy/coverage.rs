@@ -102,7 +102,7 @@ fn is_open(states: &BTreeMap<State, u64>) -> bool {
 }
 
 /// Kinds of which jobs are not over.
-fn waiting(facts: &TierFacts) -> BTreeSet<Kind> {
+pub(super) fn waiting(facts: &TierFacts) -> BTreeSet<Kind> {
     let of = facts.queues.iter().flat_map(|queue| &queue.kinds).filter(|(_, states)| is_open(states));
     of.map(|(kind, _)| kind.clone()).filter(|kind| !kind.as_str().starts_with("sluicegate.")).collect()
 }

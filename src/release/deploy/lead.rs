@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::trial::Trial;
 use super::record::{Controller, Deploy, LATEST, Outcome, Read, Step, keep, latest, text};
 use crate::clock::{Timestamp, human, instant};
 use crate::health::tier::TierFacts;
@@ -52,6 +53,8 @@ pub struct Lead<'s> {
     /// The store's time at its last answer, and when that was.
     clock: (Timestamp, Instant),
     wake: Option<Box<dyn Wake>>,
+    /// What the canaries before the switch showed: the watch after it goes on from there.
+    pub(super) trial: Option<Trial>,
 }
 
 impl std::fmt::Debug for Lead<'_> {
@@ -77,7 +80,7 @@ impl<'s> Lead<'s> {
         let me = Controller { name: name.to_owned(), nonce: Nonce::new().to_string(), until: now.plus(LEASE) };
         let before = deploy.controller.clone();
         let mut lead =
-            Self { store, deploy, version, me, renewed: instant(), clock: (now, instant()), wake: None };
+            Self { store, deploy, version, me, renewed: instant(), clock: (now, instant()), wake: None, trial: None };
         if let Some(before) = before {
             lead.deploy.epoch += 1;
             let text =
@@ -96,7 +99,7 @@ impl<'s> Lead<'s> {
     pub fn of(store: &'s dyn Store, begun: Read) -> Option<Self> {
         let (deploy, version) = (begun.deploy, begun.version);
         let (me, now) = (deploy.controller.clone()?, deploy.began);
-        Some(Self { store, deploy, version, me, renewed: instant(), clock: (now, instant()), wake: None })
+        Some(Self { store, deploy, version, me, renewed: instant(), clock: (now, instant()), wake: None, trial: None })
     }
 
     /// The deploy as it was last written.

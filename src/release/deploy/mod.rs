@@ -24,6 +24,7 @@ mod preflight;
 pub mod record;
 mod retain;
 mod stage;
+mod trial;
 mod verify;
 
 use std::time::Duration;

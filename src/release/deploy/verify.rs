@@ -3,16 +3,22 @@
 use super::activate::CONFIRM_WITHIN;
 use super::lead::{Halt, Lead, Next};
 use super::record::{Outcome, Step};
+use super::trial::Trial;
 use crate::activation::{Activation, Mode};
 use crate::clock::{human, instant};
 use crate::health::tier::wait::Patience;
-use crate::health::tier::{Decision, GateAsk, MinActive, TierVerdict, judge};
+use crate::health::tier::{Decision, GateAsk, MinActive, judge};
+use crate::release::evidence::Decision as Shown;
 use crate::release::rollback;
 use crate::store::Flipped;
 
 pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
     let Some(installed) = lead.deploy.installed.clone() else {
         return Ok(Next::Step(Step::Activate, "what was switched is not known".to_owned()));
+    };
+    let mut trial = match lead.trial.take() {
+        Some(trial) => trial,
+        None => Trial::open(lead).await?, // another process led it until now
     };
     let mut patience = Patience::default();
     loop {
@@ -26,9 +32,13 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
             return back(lead, "aborted by a person").await;
         }
         let verdict = judge(&ask(lead), &facts);
-        let failed = verdict.decision == Decision::Fail && patience.ends(&verdict, instant());
-        if failed {
+        if verdict.decision == Decision::Fail && patience.ends(&verdict, instant()) {
             return back(lead, &verdict.output).await;
+        }
+        let left = lead.deploy.wishes.verify.saturating_sub(watched);
+        let evidence = trial.look(lead, &facts, installed.generation, left).await?;
+        if evidence.decision == Shown::Fail {
+            return back(lead, &evidence.output).await;
         }
         if standing.mode == Mode::Provisional {
             let guard = lead.guard();
@@ -38,17 +48,19 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
                 Flipped::Raced(_) => continue,         // the next look tells
             }
         }
-        let enough = watched >= lead.deploy.wishes.verify;
-        if enough && verdict.decision == Decision::Pass {
-            return Ok(Next::Step(Step::Commit, verdict.output));
+        let shown = matches!(evidence.decision, Shown::Pass | Shown::Uncovered);
+        if left.is_zero() && verdict.decision == Decision::Pass && shown {
+            return Ok(Next::Step(Step::Commit, format!("{} · {}", verdict.output, evidence.output)));
         }
-        if enough && lead.left().is_zero() {
-            return undecided(lead, &verdict).await;
+        if left.is_zero() && lead.left().is_zero() {
+            if evidence.decision == Shown::Environment {
+                return hold(lead, evidence.output).await;
+            }
+            let missing = if shown { verdict.output } else { evidence.output };
+            return undecided(lead, &missing).await;
         }
         let state = match verdict.decision {
-            Decision::Pass => {
-                format!("watching for {}: {}", human(lead.deploy.wishes.verify), verdict.output)
-            }
+            Decision::Pass => evidence.output,
             _ => verdict.output,
         };
         lead.standing(state).await?;
@@ -86,11 +98,25 @@ async fn gone(lead: &mut Lead<'_>, now: Option<Activation>) -> Result<Next, Halt
 }
 
 /// Not enough evidence at the end.
-async fn undecided(lead: &mut Lead<'_>, verdict: &TierVerdict) -> Result<Next, Halt> {
-    let why = format!("not enough evidence within {}: {}", human(lead.deploy.wishes.timeout), verdict.output);
+async fn undecided(lead: &mut Lead<'_>, missing: &str) -> Result<Next, Halt> {
+    let why = format!("not enough evidence within {}: {missing}", human(lead.deploy.wishes.timeout));
     match lead.deploy.wishes.hold_undecided {
         true => Ok(Next::Step(Step::Commit, format!("{why}; held as asked"))),
         false => back(lead, &why).await,
+    }
+}
+
+/// Both releases fail: going back would not help, so it stands, and nobody calls it good.
+async fn hold(lead: &mut Lead<'_>, why: String) -> Result<Next, Halt> {
+    let generation = lead.deploy.installed.as_ref().map_or(0, |installed| installed.generation);
+    let (guard, by) = (lead.guard(), lead.actor(&why));
+    match lead.store.commit(&lead.deploy.tier, generation, Some(&guard), &by).await? {
+        Flipped::Now(_) => Ok(Next::End(Outcome::Environment, why)),
+        Flipped::Raced(now) => gone(lead, now).await,
+        Flipped::Fenced => {
+            lead.save().await?;
+            Ok(Next::Step(Step::Verify, "the hold is tried again".to_owned()))
+        }
     }
 }
 

@@ -179,8 +179,9 @@ impl RedisStore {
         let identity = String::from_utf8(identity).unwrap_or_default();
         let runs: Vec<_> =
             runs.iter().map(|run| json!([run.part, run.priority, run.first, run.count, run.sid])).collect();
+        let loud = batch.iter().any(|job| job.extras.canary.is_some() && !job.silent);
         let plan = json!({
-            "runs": runs, "counts": counts, "due": due, "expiry": expiry, "unique": keys, "identity": identity,
+            "loud": loud, "runs": runs, "counts": counts, "due": due, "expiry": expiry, "unique": keys, "identity": identity,
         });
         let mut args = Args::new().arg(ids).arg(plan.to_string());
         bodies.into_iter().for_each(|body| args.push(body));

@@ -200,8 +200,8 @@ fn follow(session: &mut Session, tid: i64, stored: &[&Draft<'_>]) -> Step<()> {
     for draft in stored.iter().filter(|draft| draft.state != State::Available) {
         session.moved(draft.sid, None, Some(draft.state));
     }
-    // A canary wakes nobody: a fleet of workers sends one every few seconds each.
-    if stored.iter().any(|draft| draft.job.extras.canary.is_none()) {
+    // A worker's own canary wakes nobody: a fleet of workers sends one every few seconds each.
+    if stored.iter().any(|draft| !draft.job.silent) {
         session.wake();
     }
     Ok(())

@@ -3,7 +3,7 @@
 -- ARGV[1]  ids, 16 bytes each
 -- ARGV[2]  JSON: runs [part, priority, first, count, stream or 65535], counts [stream, state, n],
 --          due [index, 1 = relative, ms, part, priority, stream], expiry [index, 1 = relative, ms], unique [key, expected, hex id],
---          identity of the store
+--          identity of the store, loud: whether its canaries wake workers
 -- ARGV[3…] records without their first 12 bytes
 -- Output   {1, now, states of the due ones} | {0, now, index, record, ended, where, …} those that exist | {2, now} a key changed hands |
 --          {3} it is another store by now
@@ -43,7 +43,8 @@ end
 
 local function ready(part, priority, first, m, sid)
   local key, start = P .. 'ready:' .. part, base + first
-  if is_lane(part) then -- wakes nobody: a fleet of workers sends one every few seconds each
+  if is_lane(part) then
+    woken = woken or plan.loud -- those that workers send to themselves wake nobody: a fleet sends one every few seconds each
     for i = 1, m do call('ZADD', P .. 'back:' .. part, start + i - 1, each[first + i]) end
     return
   end

@@ -62,13 +62,9 @@ impl Description {
             return Err("it runs no kind of job".to_owned());
         }
         self.kinds.sort_by(|a, b| a.name.cmp(&b.name));
-        if let Some(twice) =
-            self.kinds.windows(2).find_map(|pair| matches!(pair, [a, b] if a.name == b.name).then_some(pair))
-        {
-            return Err(format!(
-                "kind `{}` is there twice",
-                twice.first().map_or("", |kind| kind.name.as_str())
-            ));
+        let names = self.kinds.iter().map(|kind| &kind.name);
+        if let Some((twice, _)) = names.clone().zip(names.skip(1)).find(|(one, next)| one == next) {
+            return Err(format!("kind `{twice}` is there twice"));
         }
         if let Some(queues) = &mut self.queues {
             queues.sort();

@@ -296,7 +296,8 @@ fn sweep(shelf: &Shelf, folder: &OwnedFd) -> Result<(), ShelfError> {
     for (name, kind) in shelf.names()? {
         let path = shelf.folder().join(&name);
         let is_link = kind == FileType::Symlink && name.starts_with(&format!(".{CURRENT}-"));
-        if !is_link && !(kind == FileType::Directory && name.starts_with(INCOMING)) {
+        let is_copy = kind == FileType::Directory && name.starts_with(INCOMING);
+        if !(is_link || is_copy) {
             continue;
         }
         let failed = |error: std::io::Error| ShelfError::disk("take away", &path, error);

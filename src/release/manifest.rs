@@ -1,12 +1,16 @@
 //! What a release is, as one value: every file with its digest, what starts it, what it runs. Two hosts hold the same
 //! release exactly when the digests of their manifests are equal.
 
+use std::fs::File;
+use std::sync::atomic::AtomicBool;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::description::Description;
 use super::error::{ShelfError, ShelfErrorKind};
 use super::records::ReleaseRecord;
+use super::tree::hashed;
 use crate::names::{Release, shown};
 
 /// The version of manifests that this program reads and writes.
@@ -172,6 +176,14 @@ pub(super) fn artifact_digest(files: &[Entry]) -> String {
 /// SHA-256, in hex.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
+}
+
+/// SHA-256 of what is left of a file, in hex.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest_of(mut file: File) -> std::io::Result<String> {
+    hashed(&mut file, &AtomicBool::new(false), |_| Ok(())).map(|(_, digest)| digest)
 }
 
 pub(super) fn hex(digest: &[u8]) -> String {

@@ -9,6 +9,7 @@
 //!   .incoming-…  .pruned-…  on their way in and out: nobody starts anything from them
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -22,7 +23,7 @@ use rustix::io::Errno;
 use super::error::{ShelfError, ShelfErrorKind};
 use super::manifest::{self, Entry, Manifest, What};
 use super::records::{ReleaseRecord, short};
-use super::tree::{Root, hashed, open_folder};
+use super::tree::{Root, open_folder};
 use crate::ids::Nonce;
 use crate::names::{DEFAULT_RELEASE, Release, Tier, escaped};
 
@@ -314,11 +315,11 @@ fn open_beneath(folder: &OwnedFd, path: &str) -> Result<File, Errno> {
 }
 
 fn digest_beneath(folder: &OwnedFd, path: &str) -> std::io::Result<String> {
-    let mut file = open_beneath(folder, path)?;
+    let file = open_beneath(folder, path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a file"));
     }
-    hashed(&mut file, &AtomicBool::new(false), |_| Ok(())).map(|(_, digest)| digest)
+    manifest::digest_of(file)
 }
 
 /// A small file below a folder; `None` when there is none.
@@ -354,32 +355,22 @@ fn utf8(path: PathBuf) -> Result<String, ShelfError> {
     })
 }
 
-/// How two sorted lists of files differ.
+/// How two lists of files differ.
 pub(super) fn compare(registered: &[Entry], here: &[Entry]) -> Vec<Difference> {
-    let mut found = Vec::new();
-    let mut note =
-        |path: &str, what: &str| found.push(Difference { path: path.to_owned(), what: what.to_owned() });
-    let (mut wanted, mut there) = (registered.iter().peekable(), here.iter().peekable());
-    loop {
-        match (wanted.peek(), there.peek()) {
-            (None, None) => return found,
-            (Some(a), Some(b)) if a.path == b.path => {
-                if let Some(what) = differs(&a.what, &b.what) {
-                    note(&a.path, what);
-                }
-                (wanted.next(), there.next());
-            }
-            (Some(a), b) if b.is_none_or(|b| a.path < b.path) => {
-                note(&a.path, "is missing");
-                wanted.next();
-            }
-            (_, Some(b)) => {
-                note(&b.path, "is extra: it was not registered");
-                there.next();
-            }
-            (Some(_), None) => return found,
-        }
-    }
+    let (registered, here) = (by_path(registered), by_path(here));
+    let lost = registered.iter().filter_map(|(path, was)| {
+        let what = here.get(path).map_or(Some("is missing"), |is| differs(was, is))?;
+        Some((path, what))
+    });
+    let extra = here.keys().filter(|path| !registered.contains_key(*path));
+    let extra = extra.map(|path| (path, "is extra: it was not registered"));
+    lost.chain(extra)
+        .map(|(path, what)| Difference { path: (*path).to_owned(), what: what.to_owned() })
+        .collect()
+}
+
+fn by_path(entries: &[Entry]) -> BTreeMap<&str, &What> {
+    entries.iter().map(|entry| (entry.path.as_str(), &entry.what)).collect()
 }
 
 fn differs(registered: &What, here: &What) -> Option<&'static str> {

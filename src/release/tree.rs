@@ -79,7 +79,7 @@ impl Root<'_> {
                 kind: met.kind,
                 inode: met.stat.st_ino,
                 size: met.stat.st_size,
-                changed: (met.stat.st_ctime as i64, met.stat.st_ctime_nsec as u64),
+                changed: (met.stat.st_ctime, met.stat.st_ctime_nsec),
             });
             Ok(())
         })?;

@@ -45,6 +45,14 @@ pub(crate) async fn tail(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8
     }
 }
 
+/// The line that says what went wrong: the first that claims to, else the last that says something.
+#[cfg(feature = "cli")]
+pub(crate) fn telling_line(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let claims = text.lines().map(str::trim).find_map(|line| line.strip_prefix("error: "));
+    claims.map(shown_long).or_else(|| last_line(bytes))
+}
+
 /// The last line that says something.
 pub(crate) fn last_line(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);

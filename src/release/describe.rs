@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::description::Description;
 use super::error::ShelfError;
-use crate::child::{Group, how, last_line, tail};
+use crate::child::{Group, how, last_line, tail, telling_line};
 use crate::clock::human;
 use crate::config::variable;
 use crate::names::{escaped, shown_long};
@@ -73,7 +73,7 @@ async fn answer(folder: &Path, program: &str, config: Option<&str>) -> Result<De
         },
     )?;
     if !ended.success() {
-        let last = last_line(&complained).or_else(|| last_line(&said));
+        let last = telling_line(&complained).or_else(|| last_line(&said));
         return Err(match last {
             Some(last) => format!("{}: {last}", how(ended)),
             None => how(ended),
@@ -107,4 +107,39 @@ async fn limited(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) -> Re
         return Err(format!("its answer is longer than {MAX_ANSWER} bytes"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests may panic")]
+    use std::fs::File;
+    use std::io::Read as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_killed_with_all_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let pipe = path.join("pipe");
+        // Both hold the pipe open as long as they live.
+        let hangs = "#!/bin/sh\nexec 3>pipe\necho up >&3\nsh -c 'kill -STOP $$' &\nkill -STOP $$\n";
+        std::fs::write(path.join("app"), hangs).unwrap();
+        std::fs::set_permissions(path.join("app"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let asking = tokio::spawn(async move { ask(&path, "app", None).await });
+        let up = tokio::task::spawn_blocking(move || {
+            let mut file = File::open(pipe).unwrap();
+            file.read_exact(&mut [0; 3]).unwrap();
+            file
+        });
+        let mut file = up.await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(DEADLINE).await;
+        let error = asking.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("did not end within 10"), "{error}");
+        let ended = tokio::task::spawn_blocking(move || file.read_to_end(&mut Vec::new()));
+        assert_eq!(ended.await.unwrap().unwrap(), 0);
+    }
 }

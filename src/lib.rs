@@ -5,11 +5,11 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 words | [`ids`], [`clock`], [`names`], [`location`], [`retry`], [`job`], [`activation`] |
-//! | 1 | `config`: defaults < file < environment < flags; `https`: the connections of those who send by HTTP |
+//! | 1 | `config`: defaults < file < environment < flags; `https`: the connections of those who send by HTTP; `child`: the processes we start |
 //! | 2 | [`store`]: the seam, its engines, the wrapper that measures them |
 //! | 3 | [`client`] (enqueue), `worker` (claim, run, settle) |
 //! | 4 | `handlers` (the built-in kinds), `health` (facts, rules, verdict) |
-//! | 5 | `release`: how releases take over |
+//! | 5 | `release`: the shelf they stand on, and how they take over |
 //! | 6 faces | `http`, `telemetry`: they translate and decide nothing |
 //! | 7 | `cli`: the face that starts the others |
 //!
@@ -23,6 +23,8 @@ pub mod location;
 pub mod names;
 pub mod retry;
 
+#[cfg(feature = "worker")]
+mod child;
 #[cfg(feature = "cli")]
 pub mod config;
 #[cfg(any(feature = "handlers", feature = "otel"))]

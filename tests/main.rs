@@ -21,5 +21,6 @@ mod handlers;
 mod http;
 mod postmortems;
 mod redis;
+mod release;
 mod store;
 mod worker;

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::ci::Ci;
 use super::out::{Colour, Format, Times};
+use super::release_cmd::ReleaseCommand;
 use crate::health::Probe;
 use crate::health::tier::simulate::Illness;
 use crate::job::Bypass;
@@ -139,6 +140,9 @@ pub(super) enum Command {
     /// See queues
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Releases: put them on this host's shelf, see, check and prune them
+    #[command(subcommand)]
+    Release(ReleaseCommand),
     /// What was done to the tier, by whom and why
     Events(Events),
     /// See workers, and tell them what to do

@@ -133,8 +133,9 @@ pub(super) fn docs(ctx: &Context, section: Option<&str>) -> CliResult {
     if found {
         Ok(Exit::Ok)
     } else {
-        Err(CliError::new(Exit::NotFound, format!("no section `{}`", section.unwrap_or_default()))
-            .hint("sections: tier, store, worker, api, health, queues, dev, log, telemetry, handlers"))
+        Err(CliError::new(Exit::NotFound, format!("no section `{}`", section.unwrap_or_default())).hint(
+            "sections: tier, store, releases, worker, api, health, queues, dev, log, telemetry, handlers",
+        ))
     }
 }
 

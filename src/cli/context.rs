@@ -71,6 +71,12 @@ impl Context {
         Ok(Config::load(self.global.config.as_deref(), self.flags.clone())?)
     }
 
+    /// The configuration in the file that `--config` names, if it names one: what a program says of itself must not depend on
+    /// the files of the host it is asked on.
+    pub(super) fn named_config(&self) -> Result<Option<Config>, CliError> {
+        self.global.config.is_some().then(|| self.config()).transpose()
+    }
+
     pub(super) fn store_url(&self, config: &Config) -> Result<StoreUrl, CliError> {
         let (url, why) = config.store()?;
         self.out.detail(format!("store {url} ({why})"));
@@ -92,7 +98,7 @@ impl Context {
                 Exit::Unreachable,
                 format!("cannot open store {url}: it does not exist yet"),
             )
-            .hint("`dev`, `work`, `serve` and `job enqueue` create it; nothing was created now"));
+            .hint("`dev`, `work`, `serve`, `job enqueue` and `release register` create it; nothing was created now"));
         }
         Ok((store::open_wanting(&url, config.durability()).await?, config.tier()))
     }

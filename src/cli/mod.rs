@@ -23,6 +23,7 @@ mod help;
 mod list;
 mod out;
 mod queue;
+mod release_cmd;
 mod serve;
 mod show;
 mod status;
@@ -152,6 +153,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Queue(QueueCommand::Show { queue }) => {
             ctx.block_on(async move |ctx| queue::show(ctx, queue).await)
         }
+        Command::Release(command) => ctx.block_on(async move |ctx| release_cmd::run(ctx, command).await),
         Command::Worker(command) => ctx.block_on(async move |ctx| worker_cmd::run(ctx, command).await),
         Command::Config(ConfigCommand::Show { origin }) => config_cmd::show(&mut ctx, origin),
         Command::Config(ConfigCommand::Validate) => config_cmd::validate(&mut ctx),

@@ -1,12 +1,10 @@
 //! `work`: a worker in the foreground, the entry point of systemd and of containers.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +19,7 @@ use crate::config::Config;
 use crate::handlers::Delivery;
 use crate::health::{Probe, Thresholds};
 use crate::http::Health;
+use crate::release::manifest::digest_of;
 use crate::store::Store;
 use crate::telemetry::{self, otel, otel::Otel};
 use crate::worker::{Ended, Hook, Options, Worker};
@@ -108,7 +107,7 @@ pub(super) fn options(config: &Config, probes: &TcpListener) -> Options {
 fn own_digest() -> Arc<OnceLock<String>> {
     let digest = Arc::new(OnceLock::new());
     let told = Arc::clone(&digest);
-    let read = move || match File::open("/proc/self/exe").and_then(sha256) {
+    let read = move || match File::open("/proc/self/exe").and_then(digest_of) {
         Ok(known) => drop(told.set(known)),
         Err(error) => tracing::warn!(%error, "the digest of this program is not known"),
     };
@@ -116,17 +115,6 @@ fn own_digest() -> Arc<OnceLock<String>> {
         tracing::warn!(%error, "the digest of this program is not known");
     }
     digest
-}
-
-fn sha256(mut file: File) -> std::io::Result<String> {
-    let (mut hash, mut part) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        let read = file.read(&mut part)?;
-        if read == 0 {
-            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        hash.update(part.get(..read).unwrap_or_default());
-    }
 }
 
 /// The probes of this worker, as they are configured.

@@ -83,6 +83,12 @@ pub const KEYS: &[Key] = &[
         "whether a Redis beyond this machine may be reached without TLS, over a network that you trust",
     ),
     key(
+        "releases.root",
+        Takes::Path,
+        None,
+        "where the releases of this host stand, a folder per tier; without it, `releases` in the data folder",
+    ),
+    key(
         "worker.name",
         Takes::Worker,
         None,

@@ -312,6 +312,17 @@ impl Config {
         self.parsed("store.durability", |text| text.parse().ok())
     }
 
+    /// `releases.root`, or `releases` in the data folder.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn releases_root(&self) -> Result<PathBuf, ConfigError> {
+        match self.text("releases.root") {
+            Some(path) => Ok(PathBuf::from(path)),
+            None => Ok(data_folder()?.join("releases")),
+        }
+    }
+
     /// `tier`
     #[must_use]
     pub fn tier(&self) -> Tier {

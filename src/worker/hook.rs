@@ -2,18 +2,16 @@
 //! rehearses while it stands by. Its exit code alone proves nothing; a hook that is missing, hangs or fails proves that
 //! this worker must not claim.
 
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
 use super::state::Core;
+use crate::child::{Group, how, last_line, tail};
 use crate::clock::human;
 use crate::names::shown_long;
 
-/// How much of its output is kept: the end.
-const KEEP: usize = 2_048;
 /// After its end, what it left running may hold its output open for no longer than this.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
@@ -94,41 +92,4 @@ pub(super) async fn run(core: &Core, hook: &Hook, phase: Phase, generation: u64)
         Some(last) => format!("{program}: {why}: {last}"),
         None => format!("{program}: {why}"),
     })
-}
-
-/// All that it started ends with it.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let leader = self.0.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(leader) = leader {
-            rustix::process::kill_process_group(leader, rustix::process::Signal::KILL).ok();
-        }
-    }
-}
-
-fn how(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => "ended for a reason unknown".to_owned(),
-    }
-}
-
-/// Reads to the end and keeps the last part.
-async fn tail(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
-    let Some(mut from) = from else { return };
-    let mut part = [0; 1_024];
-    while let Ok(read @ 1..) = from.read(&mut part).await {
-        kept.extend_from_slice(part.get(..read).unwrap_or_default());
-        let over = kept.len().saturating_sub(KEEP);
-        kept.drain(..over);
-    }
-}
-
-fn last_line(bytes: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(bytes);
-    text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(shown_long)
 }

@@ -60,6 +60,8 @@ fn the_help_is_what_it_was() {
     insta::assert_snapshot!("help_work", home.ok(&["work", "-h"]));
     insta::assert_snapshot!("help_activate", home.ok(&["activate", "-h"]));
     insta::assert_snapshot!("help_gate_wait", home.ok(&["gate", "wait", "-h"]));
+    insta::assert_snapshot!("help_release", home.ok(&["release", "-h"]));
+    insta::assert_snapshot!("help_release_register", home.ok(&["release", "register", "-h"]));
     insta::assert_snapshot!("help_doctor", home.ok(&["doctor", "-h"]));
 }
 
@@ -96,6 +98,9 @@ fn help_and_what_needs_no_store_touch_nothing() {
         &["gate", "wait", "--help"],
         &["doctor", "--help"],
         &["events", "--help"],
+        &["release", "--help"],
+        &["release", "register", "--help"],
+        &["release", "describe"],
         &["config", "show", "--help"],
         &["help", "exit-codes"],
         &["help", "environment"],

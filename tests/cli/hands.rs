@@ -22,14 +22,14 @@ pub(super) async fn store(sandbox: &Sandbox) -> Arc<dyn Store> {
 }
 
 /// A worker that has long been in its state, and has just proved itself.
-pub(super) struct Hand {
+pub(crate) struct Hand {
     store: Arc<dyn Store>,
     tier: Tier,
     pub(super) says: Presence,
 }
 
 impl Hand {
-    pub(super) async fn join(store: &Arc<dyn Store>, name: &str, of: &str, state: WorkerState) -> Self {
+    pub(crate) async fn join(store: &Arc<dyn Store>, name: &str, of: &str, state: WorkerState) -> Self {
         Self::join_in(store, &Tier::default(), name, of, state).await
     }
 

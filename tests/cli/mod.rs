@@ -6,7 +6,7 @@ mod doctor;
 mod from_file;
 mod full_disk;
 mod gate;
-mod hands;
+pub(crate) mod hands;
 mod health;
 mod jobs;
 mod kit;

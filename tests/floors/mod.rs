@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("activation", 0),
     ("config", 1),
     ("https", 1),
+    ("child", 1),
     ("store", 2),
     ("client", 3),
     ("worker", 3),

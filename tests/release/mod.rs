@@ -1,0 +1,11 @@
+//! Releases, through the real binary and through the library: what may stand on the shelf, what the store knows of it, and
+//! what may leave.
+
+mod describe;
+mod disk;
+mod kit;
+mod prune;
+mod records;
+mod refusals;
+mod register;
+mod shelf;

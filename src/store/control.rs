@@ -58,6 +58,8 @@ pub enum Space {
     Drain,
     /// What the handlers of canary jobs prove.
     Receipt,
+    /// How releases did, by release.
+    Evidence,
 }
 
 impl Space {
@@ -71,6 +73,7 @@ impl Space {
             Self::Control => "control",
             Self::Drain => "drain",
             Self::Receipt => "receipt",
+            Self::Evidence => "evidence",
         }
     }
 }

@@ -2,3 +2,4 @@
 //! newer or wedged.
 
 pub mod activate;
+pub mod evidence;

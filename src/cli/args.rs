@@ -6,6 +6,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::ci::Ci;
+use super::deploy_cmd::DeployArgs;
 use super::out::{Colour, Format, Times};
 use super::release_cmd::ReleaseCommand;
 use crate::health::Probe;
@@ -140,6 +141,8 @@ pub(super) enum Command {
     /// See queues
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Switch the tier to a release, by the proof of jobs that it really ran, with a way back
+    Deploy(Box<DeployArgs>),
     /// Releases: put them on this host's shelf, see, check and prune them
     #[command(subcommand)]
     Release(ReleaseCommand),

@@ -8,6 +8,7 @@ mod bypass;
 mod ci;
 mod config_cmd;
 mod context;
+mod deploy_cmd;
 mod dev;
 mod doctor;
 mod enqueue;
@@ -153,6 +154,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Queue(QueueCommand::Show { queue }) => {
             ctx.block_on(async move |ctx| queue::show(ctx, queue).await)
         }
+        Command::Deploy(args) => ctx.block_on(async move |ctx| deploy_cmd::run(ctx, *args).await),
         Command::Release(command) => ctx.block_on(async move |ctx| release_cmd::run(ctx, command).await),
         Command::Worker(command) => ctx.block_on(async move |ctx| worker_cmd::run(ctx, command).await),
         Command::Config(ConfigCommand::Show { origin }) => config_cmd::show(&mut ctx, origin),

@@ -4,16 +4,18 @@
 //! - [`description`], [`records`]: what a release runs, and what the store knows of it
 //! - `register`: from a folder onto the shelf and into the store; `incoming` while it is copied, `describe` what it runs
 //! - `shelf`: the releases on this host; `manifest` what they are; `tree` how files are read and copied; `prune` which may go
+//! - [`deploy`]: plan, stage, preflight, canary, activate, verify, commit, retain; [`evidence`] decides
+//! - [`rollback`]: one flip to a release that still runs
 //! - [`activate`]: switches a tier by hand
 
 pub mod activate;
 pub mod deploy;
-pub mod rollback;
 #[cfg(feature = "cli")]
 mod describe;
 pub mod description;
 #[cfg(feature = "cli")]
 mod error;
+pub mod evidence;
 #[cfg(feature = "cli")]
 mod incoming;
 #[cfg(feature = "cli")]
@@ -25,6 +27,7 @@ mod recipe;
 pub mod records;
 #[cfg(feature = "cli")]
 pub mod register;
+pub mod rollback;
 #[cfg(feature = "cli")]
 pub mod shelf;
 #[cfg(feature = "cli")]

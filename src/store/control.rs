@@ -74,6 +74,8 @@ pub enum Space {
     Drain,
     /// What the handlers of canary jobs prove.
     Receipt,
+    /// How releases did, by release.
+    Evidence,
 }
 
 impl Space {
@@ -87,6 +89,7 @@ impl Space {
             Self::Control => "control",
             Self::Drain => "drain",
             Self::Receipt => "receipt",
+            Self::Evidence => "evidence",
         }
     }
 }

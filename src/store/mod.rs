@@ -48,6 +48,7 @@ mod presence;
 pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod tallies;
 
 pub use crate::location::Durability;
 pub use control::*;
@@ -57,6 +58,7 @@ pub(crate) use effects::StoreEffects;
 pub use error::{ErrorKind, StoreError};
 pub(crate) use overwrite::overwrite;
 pub use presence::*;
+pub use tallies::{MAX_TALLIES, MAX_TALLY_ERRORS, Tallies, Tally};
 
 /// Most jobs that one call takes, settles, promotes or rescues.
 pub const MAX_BATCH: usize = 500;

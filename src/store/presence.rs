@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Tallies;
 use crate::activation::WorkerState;
 use crate::clock::Timestamp;
 use crate::ids::Nonce;
@@ -86,6 +87,9 @@ pub struct Presence {
     /// Kinds whose first attempts fail far above their baseline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<Failing>,
+    /// How first attempts went under its generation; `None` before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tallies: Option<Tallies>,
     /// Jobs completed by this process.
     pub completed: u64,
     /// Attempts failed in this process.
@@ -136,6 +140,7 @@ impl Presence {
             stalled: None,
             runtime_age: Duration::ZERO,
             failing: Vec::new(),
+            tallies: None,
             completed: 0,
             failed: 0,
             restarts: 0,

@@ -49,9 +49,10 @@ pub(super) fn gather(core: &Core) -> Facts {
     let now_ms = core.now_ms();
     let standing = core.status();
     let (ticks, loop_age) = core.ticks(now_ms);
-    let now = clock::instant();
-    let failing =
-        lock(&core.outcomes).iter().filter_map(|(kind, baseline)| baseline.failing(kind, now)).collect();
+    let (failing, tallies) = {
+        let outcomes = lock(&core.outcomes);
+        (outcomes.failing(clock::instant()), outcomes.tell())
+    };
     let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let presence = Presence {
         worker: core.options.name.clone(),
@@ -82,6 +83,7 @@ pub(super) fn gather(core: &Core) -> Facts {
         stalled: stalled(core, now_ms),
         runtime_age: Duration::from_millis(now_ms.saturating_sub(core.runtime_tick.load(Relaxed))),
         failing,
+        tallies,
         completed: core.completed.load(Relaxed),
         failed: core.failed.load(Relaxed),
         restarts: core.restarts.load(Relaxed),

@@ -171,6 +171,8 @@ impl Held {
 pub(super) struct Lease {
     pub(super) nonce: Nonce,
     pub(super) suspect: bool,
+    /// The generation its jobs were claimed under.
+    pub(super) generation: u64,
     /// Holds canaries, which do not count as work.
     pub(super) canary: bool,
     store_now: Timestamp,
@@ -187,6 +189,7 @@ impl Lease {
         Self {
             nonce: batch.nonce,
             suspect: batch.suspect,
+            generation: batch.generation,
             canary: false,
             store_now: batch.now,
             claimed: clock::instant(),

@@ -9,7 +9,9 @@
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
 //! - `canary`: proves the worker with jobs of its own, through the real path; `hook`: runs the activation hook
-//! - `obey`: what operators tell it through the store; `baseline`: whether a kind fails far above what is usual
+//! - `obey`: what operators tell it through the store
+//! - `tally`: how first attempts went, for whoever judges the release; `baseline`: whether a kind fails far above what is
+//!   usual
 //! - [`watch`]: the seam for telemetry
 //! - `lease`, `state`, `status`, `outage`: what the parts share
 //! - `conductor`: starts the parts, and ends them in order
@@ -34,6 +36,7 @@ mod settler;
 mod state;
 mod status;
 mod sweeper;
+mod tally;
 pub mod watch;
 
 use std::sync::Arc;

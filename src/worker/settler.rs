@@ -9,8 +9,6 @@ use std::time::Duration;
 use super::lease::{Cause, Held, Lease};
 use super::outage::RECONNECT;
 use super::state::{Core, lock};
-use crate::clock;
-use crate::names::Kind;
 use crate::retry::Reconnect;
 use crate::store::{MAX_BATCH, Settle, Settled, Verdict};
 
@@ -28,6 +26,11 @@ impl Outcome {
 
     pub(super) fn settle(&self) -> &Settle {
         &self.settle
+    }
+
+    /// The generation that its job was claimed under.
+    pub(super) fn generation(&self) -> u64 {
+        self.lease.generation
     }
 
     /// Canaries do not count as work.
@@ -101,49 +104,9 @@ async fn send(core: &Core, batch: &[Outcome]) -> Option<Vec<Settled>> {
     Some(answers)
 }
 
-/// How the first attempts of each kind went. Retries do not count, nor does what ended without a say of the handler.
-fn judge_kinds(core: &Core, batch: &[Outcome], answers: &[Settled]) {
-    let (now, wall) = (clock::instant(), clock::wall());
-    let firsts = batch.iter().zip(answers).filter(|(outcome, answer)| {
-        **answer != Settled::Lost
-            && !outcome.lease.canary
-            && outcome.held().is_some_and(|held| held.attempt == 1)
-    });
-    let ends: Vec<(&Kind, Option<&str>)> = firsts
-        .filter_map(|(outcome, _)| {
-            let error = match &outcome.settle.verdict {
-                Verdict::Completed => None,
-                Verdict::Retry { error, .. } | Verdict::Dead { error } => Some(error.as_str()),
-                _ => return None,
-            };
-            Some((&outcome.held()?.kind, error))
-        })
-        .collect();
-    let mut kinds = lock(&core.outcomes);
-    let mut changed = false;
-    // Most batches are one run of successes of one kind.
-    for run in ends.chunk_by(|a, b| a.0 == b.0 && a.1.is_none() && b.1.is_none()) {
-        let Some((kind, error)) = run.first() else { continue };
-        let baseline = kinds.entry((*kind).clone()).or_default();
-        let turned = match error {
-            None => baseline.succeeded(u32::try_from(run.len()).unwrap_or(u32::MAX), now, wall),
-            Some(error) => baseline.failed(error, now, wall),
-        };
-        if turned {
-            let failing = baseline.failing(kind, now).is_some();
-            tracing::warn!(%kind, release = %core.release, failing, "first attempts of this kind fail far above what is usual, or no longer");
-        }
-        changed |= turned;
-    }
-    drop(kinds);
-    if changed {
-        core.wake_heartbeat.notify_one();
-    }
-}
-
 fn account(core: &Arc<Core>, batch: &[Outcome], answers: &[Settled]) {
     let (mut completed, mut failed, mut lost, mut again) = (0, 0, 0, false);
-    judge_kinds(core, batch, answers);
+    super::tally::take_in(core, batch, answers);
     for (outcome, answer) in batch.iter().zip(answers) {
         if outcome.lease.canary {
             if let Some(held) = outcome.held() {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::baseline::Baseline;
 use super::canary::{Canaries, Canary};
 use super::counts::{self, Counts};
 use super::lease::{Cause, Lease, millis};
@@ -18,6 +17,7 @@ use super::outage::Outage;
 use super::ready::Ready;
 use super::settler::Outcome;
 use super::status::Status;
+use super::tally::Outcomes;
 use super::watch::Watch;
 use super::{Ended, Facts};
 use crate::activation::WorkerState;
@@ -87,7 +87,7 @@ pub(super) struct Core {
     /// The generation for which the activation hook has passed.
     pub(super) hooked: AtomicU64,
     pub(super) canaries: Canaries,
-    pub(super) outcomes: Mutex<HashMap<Kind, Baseline>>,
+    pub(super) outcomes: Mutex<Outcomes>,
     /// The store's time at its last answer to a beat, and when that was.
     store_time: Mutex<Option<(Instant, Timestamp)>>,
     pub(super) obeyed: Mutex<Obeyed>,

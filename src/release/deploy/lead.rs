@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::trial::Trial;
 use super::record::{Controller, Deploy, LATEST, Outcome, Read, Step, keep, latest, text};
+use super::trial::Trial;
 use crate::clock::{Timestamp, human, instant};
 use crate::health::tier::TierFacts;
 use crate::ids::Nonce;
@@ -77,10 +77,19 @@ impl<'s> Lead<'s> {
         if deploy.is_led(now) {
             return Ok(None);
         }
-        let me = Controller { name: name.to_owned(), nonce: Nonce::new().to_string(), until: now.plus(LEASE) };
+        let me =
+            Controller { name: name.to_owned(), nonce: Nonce::new().to_string(), until: now.plus(LEASE) };
         let before = deploy.controller.clone();
-        let mut lead =
-            Self { store, deploy, version, me, renewed: instant(), clock: (now, instant()), wake: None, trial: None };
+        let mut lead = Self {
+            store,
+            deploy,
+            version,
+            me,
+            renewed: instant(),
+            clock: (now, instant()),
+            wake: None,
+            trial: None,
+        };
         if let Some(before) = before {
             lead.deploy.epoch += 1;
             let text =
@@ -99,7 +108,16 @@ impl<'s> Lead<'s> {
     pub fn of(store: &'s dyn Store, begun: Read) -> Option<Self> {
         let (deploy, version) = (begun.deploy, begun.version);
         let (me, now) = (deploy.controller.clone()?, deploy.began);
-        Some(Self { store, deploy, version, me, renewed: instant(), clock: (now, instant()), wake: None, trial: None })
+        Some(Self {
+            store,
+            deploy,
+            version,
+            me,
+            renewed: instant(),
+            clock: (now, instant()),
+            wake: None,
+            trial: None,
+        })
     }
 
     /// The deploy as it was last written.

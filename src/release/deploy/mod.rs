@@ -30,12 +30,12 @@ mod verify;
 use std::time::Duration;
 
 use lead::{Halt, Lead, Next};
-use record::{Deploy, Outcome, Step};
+use record::{Deploy, Outcome, Read, Step};
 
 use crate::health::tier::TierFacts;
 use crate::health::tier::rules::is_simulated;
-use crate::names::Release;
-use crate::store::Seen;
+use crate::names::{Release, Tier};
+use crate::store::{Actor, Put, Seen, Space, Store, StoreError};
 
 /// A store that is away for so long after the time for the deploy is over is not waited for.
 const GIVE_UP: Duration = Duration::from_secs(60);
@@ -77,6 +77,24 @@ async fn step(lead: &mut Lead<'_>) -> Result<(), Halt> {
         (Step::Retain, _) => retain::run(lead).await?,
     };
     lead.go(next).await
+}
+
+/// Asks for the end of a deploy, whoever leads it; `false` when it has ended, or is another one by now.
+///
+/// # Errors
+/// When the store could not answer.
+pub async fn abort(store: &dyn Store, tier: &Tier, id: &str, by: &Actor) -> Result<bool, StoreError> {
+    while let Some(Read { mut deploy, version }) = record::latest(store, tier).await? {
+        if deploy.id != id || deploy.outcome.is_some() {
+            return Ok(false);
+        }
+        deploy.abort = Some(by.clone());
+        let value = record::text(store, &deploy)?;
+        if let Put::Done(_) = store.put(tier, Space::Deploy, record::LATEST, version, &value, None).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The living workers of a release, those that `doctor --simulate` made up left out.

@@ -15,7 +15,7 @@ use crate::job::{Args, NewJob};
 use crate::names::{Kind, WorkerName};
 use crate::release::evidence::observed::OWN;
 use crate::release::evidence::{Canaries, History, Judge, Observed, Terms, Verdict};
-use crate::release::records;
+use crate::release::records::{self, RecordError, ReleaseRecord};
 use crate::store::{MAX_BATCH, Space, Store, StoreError};
 
 /// A canary that is not back by then has failed.
@@ -54,8 +54,8 @@ impl Trial {
         let (store, deploy) = (lead.store, &lead.deploy);
         let workers = deploy.wishes.workers.unwrap_or(1) as usize;
         let mut terms = Terms::new(deploy.to.clone(), workers);
-        if let Ok(record) = records::read(store, &deploy.tier, &deploy.to).await {
-            let kinds = &record.record.description.kinds;
+        if let Some(record) = registered(lead).await? {
+            let kinds = &record.description.kinds;
             terms.kinds = kinds.iter().map(|kind| kind.name.clone()).collect();
             let declared = kinds.iter().filter(|kind| kind.canary);
             terms.with_canary = declared.map(|kind| kind.name.clone()).collect();
@@ -168,6 +168,18 @@ impl Trial {
             lead.store.insert(&lead.deploy.tier, batch).await?;
         }
         Ok(())
+    }
+}
+
+/// What is on record of the release. One that nobody registered is judged by what its workers tell of themselves.
+async fn registered(lead: &Lead<'_>) -> Result<Option<ReleaseRecord>, Halt> {
+    match records::read(lead.store, &lead.deploy.tier, &lead.deploy.to).await {
+        Ok(record) => Ok(record),
+        Err(RecordError::Store(error)) => Err(error.into()),
+        Err(other) => {
+            let place = lead.store.about().location;
+            Err(StoreError::new("read a release", place, crate::store::ErrorKind::Corrupt, other).into())
+        }
     }
 }
 

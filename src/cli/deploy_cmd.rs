@@ -29,14 +29,14 @@ pub(super) struct DeployArgs {
     #[command(subcommand)]
     command: Option<DeployCommand>,
     #[command(flatten)]
-    start: Option<Start>,
+    start: Start,
 }
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct Start {
     /// The release
     #[arg(required = true)]
-    release: String,
+    release: Option<String>,
     #[command(flatten)]
     asked: Asked,
     /// Only if the plan still has this hash
@@ -133,8 +133,7 @@ pub(super) async fn run(ctx: &Context, args: DeployArgs) -> CliResult {
         (Some(DeployCommand::Show { id }), _) => show(ctx, &id).await,
         (Some(DeployCommand::Resume { id }), _) => resume(ctx, id.as_deref()).await,
         (Some(DeployCommand::Abort { id, reason }), _) => end(ctx, id.as_deref(), reason).await,
-        (None, Some(start)) => begin(ctx, start).await,
-        (None, None) => Err(CliError::usage("name a release: `deploy R`")),
+        (None, start) => begin(ctx, start).await,
     }
 }
 
@@ -226,7 +225,8 @@ fn tell_plan(ctx: &Context, plan: &Plan, dry_run: bool) -> Result<(), CliError> 
 async fn begin(ctx: &Context, start: Start) -> CliResult {
     let (store, tier) = ctx.open().await?;
     let by = Context::actor(start.reason.clone());
-    let planned = planned(ctx, &*store, &tier, &start.release, &start.asked, &by).await;
+    let release = start.release.as_deref().ok_or_else(|| CliError::usage("name a release: `deploy R`"))?;
+    let planned = planned(ctx, &*store, &tier, release, &start.asked, &by).await;
     let (plan, facts) = match planned {
         Ok(planned) => planned,
         Err(same) if same.exit == Exit::Ok => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::Client;
+use sluicegate::clock;
 use sluicegate::http::{Health, HealthServer};
 use sluicegate::job::State;
 use sluicegate::names::{Queue, Tier};
@@ -11,10 +12,11 @@ use sluicegate::store::observed::Observed;
 use sluicegate::worker::Worker;
 use tokio_util::sync::CancellationToken;
 
-use super::kit::{Request, Server, loopback, send};
-use super::metrics::value;
-use crate::both::Engine;
-use crate::worker::bench::{Bench, active};
+use super::kit::{DEADLINE, Request, Server, loopback, send};
+use super::metrics::{Scraped, value};
+use crate::both::{Engine, Place};
+use crate::worker::bench::{Bench, active, eventually};
+use crate::worker::faulty::Faulty;
 
 /// A worker with both of its faces, as `dev` has them.
 struct Whole {
@@ -130,4 +132,33 @@ async fn what_came_in_by_http_is_counted_once_and_by_when(engine: Engine) {
 on_both! {
     #[tokio::test] async:
         what_came_in_by_http_is_counted_once_and_by_when;
+}
+
+/// The count was stamped with the time of the next scrape, and so seemed new however old it was.
+#[tokio::test]
+async fn a_count_that_came_late_has_the_age_it_has() {
+    let place = Place::new(Engine::Sqlite);
+    let faulty = Faulty::around(place.open().await);
+    faulty.held.store(true, std::sync::atomic::Ordering::SeqCst);
+    let scraped = Scraped::over(Arc::clone(&faulty) as _);
+    let up = |text: &str| value(text, "sluicegate_store_up{tier=\"web\"}") == 1.0;
+    assert!(!up(&scraped.scrape().await), "nobody waits for it");
+    faulty.gate.add_permits(1);
+    eventually("the count comes", async || {
+        let calls = faulty.calls.load(std::sync::atomic::Ordering::SeqCst);
+        if calls >= 2 { Ok(()) } else { Err(format!("{calls} calls: the pauses are asked for after it")) }
+    })
+    .await;
+    let came = clock::wall().ms() as f64 / 1e3;
+    let seen = async {
+        loop {
+            let text = scraped.scrape().await; // the last answer is good for a second
+            if up(&text) {
+                return text;
+            }
+        }
+    };
+    let text = tokio::time::timeout(DEADLINE, seen).await.expect("in time");
+    let counted = value(&text, "sluicegate_queue_census_timestamp_seconds{tier=\"web\"}");
+    assert!((came - DEADLINE.as_secs_f64()..came + 0.1).contains(&counted), "{counted}, it came at {came}");
 }

@@ -119,6 +119,7 @@ macro_rules! conformance {
                     delays_and_next_due
                     delays_a_time_that_has_passed_is_now
                     delays_what_is_due_goes_to_the_tail_in_order_of_time
+                    a_claimed_job_says_since_when_it_could_run
                     cancel_what_waits_at_once
                     cancel_what_runs_by_asking_its_worker
                     cancel_a_wish_does_not_outlive_its_attempt

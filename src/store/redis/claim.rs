@@ -132,6 +132,7 @@ impl RedisStore {
             failures,
             crashes,
             enqueued_at: job.enqueued_at,
+            due_at: job.due_at(),
             expires_at: job.expires_at,
             extras: job.extras.map(Arc::new),
             args: job.args,

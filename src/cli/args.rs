@@ -9,6 +9,7 @@ use super::ci::Ci;
 use super::deploy_cmd::DeployArgs;
 use super::out::{Colour, Format, Times};
 use super::release_cmd::ReleaseCommand;
+use super::rollback::Rollback;
 use crate::health::Probe;
 use crate::health::tier::simulate::Illness;
 use crate::job::Bypass;
@@ -143,6 +144,8 @@ pub(super) enum Command {
     Queue(QueueCommand),
     /// Switch the tier to a release, by the proof of jobs that it really ran, with a way back
     Deploy(Box<DeployArgs>),
+    /// Go back to the last verified release, which still runs: one flip
+    Rollback(Rollback),
     /// Releases: put them on this host's shelf, see, check and prune them
     #[command(subcommand)]
     Release(ReleaseCommand),

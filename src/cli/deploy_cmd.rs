@@ -18,6 +18,7 @@ use crate::release::deploy::lead::{Halt, Lead};
 use crate::release::deploy::plan::{Plan, Refusal, plan};
 use crate::release::deploy::record::{self, Begun, Deploy, Line, Outcome, Wishes};
 use crate::release::deploy::{abort, advance};
+use crate::release::records;
 use crate::store::{Actor, Store};
 
 /// Between two looks of a watcher.
@@ -65,6 +66,9 @@ pub(super) struct Asked {
     /// There is no way back, and that is right: the first release of a tier
     #[arg(long)]
     first: bool,
+    /// Also when evidence spoke against this release before
+    #[arg(long)]
+    unquarantine: bool,
     /// A kind that needs no proof, and why
     #[arg(long, value_name = "KIND=REASON")]
     waive: Vec<String>,
@@ -156,6 +160,7 @@ fn wishes(ctx: &Context, asked: &Asked) -> Result<Wishes, CliError> {
         verify: span("--verify", &asked.verify)?,
         timeout: ctx.timeout()?,
         first: asked.first,
+        again: asked.unquarantine,
         waived,
         hold_undecided: asked.on_inconclusive == Inconclusive::Hold,
     })
@@ -174,7 +179,9 @@ async fn planned(
     let (to, wishes) = (Release::new(release).map_err(CliError::usage)?, wishes(ctx, asked)?);
     let facts = TierFacts::gather(store, tier, Some(&to)).await?;
     let latest = record::latest(store, tier).await?;
-    let plan = plan(&to, wishes, &facts, latest.as_ref(), by).map_err(|refusal| refused(ctx, refusal))?;
+    let known = records::read(store, tier, &to).await?;
+    let plan = plan(&to, wishes, &facts, latest.as_ref(), known.as_ref(), by)
+        .map_err(|refusal| refused(ctx, refusal))?;
     Ok((plan, facts))
 }
 
@@ -185,6 +192,9 @@ fn refused(ctx: &Context, refusal: Refusal) -> CliError {
         Refusal::NoChange { .. } => CliError::new(Exit::Ok, refusal),
         Refusal::NoWayBack(_) => CliError::new(Exit::NoRollbackTarget, message)
             .hint(format!("see who lives: `{program} worker list`")),
+        Refusal::Quarantined { .. } => {
+            CliError::new(Exit::Unhealthy, message).hint("`--unquarantine` tries it all the same")
+        }
         Refusal::Uncovered(_) => CliError::new(Exit::Unhealthy, message),
         Refusal::Busy(_) => {
             CliError::new(Exit::Conflict, message).hint(format!("watch it: `{program} deploy wait`"))

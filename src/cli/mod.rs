@@ -25,6 +25,7 @@ mod list;
 mod out;
 mod queue;
 mod release_cmd;
+mod rollback;
 mod serve;
 mod show;
 mod status;
@@ -155,6 +156,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
             ctx.block_on(async move |ctx| queue::show(ctx, queue).await)
         }
         Command::Deploy(args) => ctx.block_on(async move |ctx| deploy_cmd::run(ctx, *args).await),
+        Command::Rollback(args) => ctx.block_on(async move |ctx| rollback::run(ctx, args).await),
         Command::Release(command) => ctx.block_on(async move |ctx| release_cmd::run(ctx, command).await),
         Command::Worker(command) => ctx.block_on(async move |ctx| worker_cmd::run(ctx, command).await),
         Command::Config(ConfigCommand::Show { origin }) => config_cmd::show(&mut ctx, origin),

@@ -1,10 +1,13 @@
 //! What the rules of a tier look at, gathered from its store in a handful of reads.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::activation::Activation;
 use crate::clock::Timestamp;
-use crate::names::{Release, Tier};
+use crate::job::State;
+use crate::names::{Kind, Release, Tier};
 use crate::store::{
     About, Actor, LedgerEntry, MAX_BATCH, Paused, QueueCensus, Seen, Space, Store, StoreError,
 };
@@ -105,6 +108,22 @@ impl TierFacts {
             history: history(store, tier).await?,
             registered,
         })
+    }
+}
+
+impl TierFacts {
+    /// Jobs that are not over and do not run, by kind; canaries left out.
+    #[must_use]
+    pub fn backlog(&self) -> BTreeMap<Kind, u64> {
+        let mut all = BTreeMap::new();
+        for (kind, states) in self.queues.iter().flat_map(|queue| &queue.kinds) {
+            let waiting = [State::Available, State::Scheduled, State::Retryable, State::Parked];
+            let jobs: u64 = waiting.iter().filter_map(|state| states.get(state)).sum();
+            if jobs > 0 && !kind.as_str().starts_with("sluicegate.") {
+                *all.entry(kind.clone()).or_default() += jobs;
+            }
+        }
+        all
     }
 }
 

@@ -8,6 +8,7 @@ use super::preflight::way_back;
 use super::record::{Outcome, Step};
 use crate::activation::{Activation, Mode};
 use crate::release::activate::{Arrival, arrived};
+use crate::release::records::ReleaseState;
 use crate::store::{Flip, Flipped};
 
 /// A provisional activation reverts when nobody has extended it for so long.
@@ -58,6 +59,7 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
     };
     lead.deploy.installed = Some(installed.clone());
     lead.save().await?;
+    lead.mark(ReleaseState::Provisional).await?;
     let mode = match installed.confirm_by {
         Some(by) => format!("provisional, reverts by itself at {by} unless confirmed"),
         None => "committed: there is no way back".to_owned(),

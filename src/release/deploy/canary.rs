@@ -4,19 +4,24 @@ use super::lead::{Halt, Lead, Next};
 use super::record::{Outcome, Step};
 use super::trial::Trial;
 use crate::release::evidence::Decision;
+use crate::release::records::ReleaseState;
 
 pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
-    let mut trial = Trial::open(lead).await?;
+    let mut facts = lead.look().await?;
+    let mut trial = Trial::open(lead, &facts).await?;
     loop {
-        let facts = lead.look().await?;
         let left = lead.left();
         let verdict = trial.look(lead, &facts, 0, std::time::Duration::ZERO).await?;
         match verdict.decision {
             Decision::Pass | Decision::Uncovered => {
                 lead.trial = Some(trial);
+                lead.mark(ReleaseState::CanaryPassed).await?;
                 return Ok(Next::Step(Step::Activate, verdict.output));
             }
-            Decision::Fail => return Ok(Next::End(Outcome::Rejected, verdict.output)),
+            Decision::Fail => {
+                lead.guilty = true;
+                return Ok(Next::End(Outcome::Rejected, verdict.output));
+            }
             // Nothing was switched: going on would not help, and there is nothing to go back from.
             Decision::Environment => return Ok(Next::End(Outcome::Environment, verdict.output)),
             Decision::Pending if left.is_zero() => {
@@ -29,5 +34,6 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
             return Ok(Next::End(Outcome::Aborted, "aborted".to_owned()));
         }
         lead.pause().await;
+        facts = lead.look().await?;
     }
 }

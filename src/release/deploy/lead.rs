@@ -9,6 +9,7 @@ use crate::clock::{Timestamp, human, instant};
 use crate::health::tier::TierFacts;
 use crate::ids::Nonce;
 use crate::names::Tier;
+use crate::release::records::{self, Mark, RecordError, ReleaseRecord, ReleaseState};
 use crate::store::{Actor, Guard, Put, Space, Store, StoreError, Wake};
 
 /// For how long nobody else may advance it, since its last word.
@@ -55,6 +56,8 @@ pub struct Lead<'s> {
     wake: Option<Box<dyn Wake>>,
     /// What the canaries before the switch showed: the watch after it goes on from there.
     pub(super) trial: Option<Trial>,
+    /// Evidence spoke against the release: it is not to be activated again without a word.
+    pub(super) guilty: bool,
 }
 
 impl std::fmt::Debug for Lead<'_> {
@@ -89,6 +92,7 @@ impl<'s> Lead<'s> {
             clock: (now, instant()),
             wake: None,
             trial: None,
+            guilty: false,
         };
         if let Some(before) = before {
             lead.deploy.epoch += 1;
@@ -117,6 +121,7 @@ impl<'s> Lead<'s> {
             clock: (now, instant()),
             wake: None,
             trial: None,
+            guilty: false,
         })
     }
 
@@ -225,12 +230,42 @@ impl<'s> Lead<'s> {
         }
     }
 
+    /// How far the release has come, on its own record, if it has one.
+    pub(super) async fn mark(&self, state: ReleaseState) -> Result<(), Halt> {
+        let (now, guilty, by) = (self.now(), self.guilty, self.deploy.by.clone());
+        let why = format!("deploy {}", self.deploy.id);
+        let change = |record: &mut ReleaseRecord| {
+            record.state = state;
+            if state == ReleaseState::Verified {
+                (record.verified_at, record.quarantine) = (Some(now), None);
+            }
+            if guilty {
+                let by = Actor { who: by.who.clone(), reason: Some(why.clone()) };
+                record.quarantine = Some(Mark { at: now, by });
+            }
+        };
+        match records::update(self.store, &self.deploy.tier, &self.deploy.to, change).await {
+            Ok(_) | Err(RecordError::Unknown { .. }) => Ok(()), // started by others, and never registered
+            Err(RecordError::Store(error)) => Err(error.into()),
+            Err(other) => {
+                tracing::warn!(release = %self.deploy.to, error = %other, "the release's record is left as it is");
+                Ok(())
+            }
+        }
+    }
+
     async fn end(&mut self, outcome: Outcome, why: String) -> Result<(), Halt> {
         let now = self.now();
         let good = outcome == Outcome::Committed;
         self.deploy.note(now, Some(good), why.clone());
         (self.deploy.outcome, self.deploy.ended) = (Some(outcome), Some(now));
         self.deploy.why = Some(why);
+        match outcome {
+            Outcome::Committed => self.mark(ReleaseState::Verified).await?,
+            Outcome::Rejected => self.mark(ReleaseState::Rejected).await?,
+            Outcome::RolledBack | Outcome::RollbackFailed => self.mark(ReleaseState::RolledBack).await?,
+            Outcome::Environment | Outcome::Aborted | Outcome::Superseded => {}
+        }
         self.save().await?;
         keep(self.store, &self.deploy).await?;
         let took = human(now.since(self.deploy.began));

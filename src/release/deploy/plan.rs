@@ -13,8 +13,8 @@ use super::{coverage, members};
 use crate::activation::{Activation, Mode};
 use crate::health::tier::TierFacts;
 use crate::ids::Nonce;
-use crate::job::State;
 use crate::names::{Kind, Release, Tier};
+use crate::release::records::ReleaseRecord;
 use crate::store::Actor;
 
 /// What would happen.
@@ -57,6 +57,14 @@ pub enum Refusal {
     /// The new release cannot do the tier's work.
     #[error("{0}")]
     Uncovered(String),
+    /// Evidence spoke against it before.
+    #[error("release `{release}` failed before ({why})")]
+    Quarantined {
+        /// The release.
+        release: Release,
+        /// Where.
+        why: String,
+    },
     /// Something else is under way.
     #[error("{0}")]
     Busy(String),
@@ -79,6 +87,7 @@ pub fn plan(
     wishes: Wishes,
     facts: &TierFacts,
     latest: Option<&Read>,
+    record: Option<&ReleaseRecord>,
     by: &Actor,
 ) -> Result<Plan, Refusal> {
     if let Some(read) = latest.filter(|read| read.deploy.outcome.is_none()) {
@@ -94,16 +103,25 @@ pub fn plan(
             return Err(Refusal::Busy(format!("release `{}` {text}", now.release)));
         }
     }
+    if let Some(mark) = record.and_then(|record| record.quarantine.as_ref()).filter(|_| !wishes.again) {
+        let why = mark.by.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+        return Err(Refusal::Quarantined { release: to.clone(), why });
+    }
     let deploy = draft(to, wishes.clone(), facts, by);
     let way_back = way_back(&deploy, facts).map_err(Refusal::NoWayBack)?;
     let staged = members(facts, to).len();
     let mut warnings = Vec::new();
+    if record.is_none() {
+        warnings.push(format!(
+            "`{to}` is not registered: what it runs is what its workers say, and no file is checked"
+        ));
+    }
     match coverage::check(&deploy, facts) {
         Err(why) if staged > 0 => return Err(Refusal::Uncovered(why)),
         _ => {}
     }
     warnings.extend(wishes.waived.iter().map(|(kind, why)| format!("`{kind}` needs no proof: {why}")));
-    let backlog = backlog(facts);
+    let backlog = facts.backlog();
     let kinds: Vec<&Kind> = backlog.keys().collect(); // how many there are changes all the time
     let hash = hash(&(from.as_ref().map(|from| (from.generation, &from.release)), to, kinds, &wishes));
     Ok(Plan {
@@ -130,18 +148,6 @@ fn busy(deploy: &Deploy, facts: &TierFacts) -> String {
         "deploy {} to {} is at step {}, begun {age} ago by {}, {led}",
         deploy.id, deploy.to, deploy.step, deploy.by.who
     )
-}
-
-fn backlog(facts: &TierFacts) -> BTreeMap<Kind, u64> {
-    let mut all = BTreeMap::new();
-    for (kind, states) in facts.queues.iter().flat_map(|queue| &queue.kinds) {
-        let waiting = [State::Available, State::Scheduled, State::Retryable, State::Parked];
-        let jobs: u64 = waiting.iter().filter_map(|state| states.get(state)).sum();
-        if jobs > 0 && !kind.as_str().starts_with("sluicegate.") {
-            *all.entry(kind.clone()).or_default() += jobs;
-        }
-    }
-    all
 }
 
 fn hash(of: &impl Serialize) -> String {

@@ -8,6 +8,7 @@ use super::{coverage, expected, members};
 use crate::clock::human;
 use crate::health::tier::TierFacts;
 use crate::health::tier::rules::proven;
+use crate::release::records::ReleaseState;
 use crate::store::{FaultCode, Seen};
 
 /// Clocks of hosts may differ by so much: leases go by the store's, but what people read does not.
@@ -20,7 +21,10 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
         let facts = lead.look().await?;
         let found = judge(&lead.deploy, &facts, expected(lead, 0));
         match found {
-            Found::Ready(said) => return Ok(Next::Step(Step::Canary, said)),
+            Found::Ready(said) => {
+                lead.mark(ReleaseState::Standby).await?;
+                return Ok(Next::Step(Step::Canary, said));
+            }
             Found::Refused(why) => return Ok(Next::End(Outcome::Rejected, why)),
             Found::Waits(why) if lead.left().is_zero() => {
                 return Ok(Next::End(Outcome::Rejected, format!("undecided in time: {why}")));

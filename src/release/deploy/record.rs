@@ -119,6 +119,9 @@ pub struct Wishes {
     /// Kinds that need no proof, and why.
     #[serde(default)]
     pub waived: BTreeMap<Kind, String>,
+    /// Also when evidence spoke against the release before.
+    #[serde(default)]
+    pub again: bool,
     /// Without enough evidence at the end it stands, instead of being reverted.
     #[serde(default)]
     pub hold_undecided: bool,

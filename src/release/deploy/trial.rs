@@ -50,15 +50,25 @@ pub(super) struct Trial {
 
 impl Trial {
     /// By what is known before: what the release runs, and how the one that it replaces did.
-    pub(super) async fn open(lead: &Lead<'_>) -> Result<Self, Halt> {
+    pub(super) async fn open(lead: &Lead<'_>, facts: &TierFacts) -> Result<Self, Halt> {
         let (store, deploy) = (lead.store, &lead.deploy);
         let workers = deploy.wishes.workers.unwrap_or(1) as usize;
         let mut terms = Terms::new(deploy.to.clone(), workers);
-        if let Some(record) = registered(lead).await? {
-            let kinds = &record.description.kinds;
-            terms.kinds = kinds.iter().map(|kind| kind.name.clone()).collect();
-            let declared = kinds.iter().filter(|kind| kind.canary);
-            terms.with_canary = declared.map(|kind| kind.name.clone()).collect();
+        match registered(lead).await? {
+            Some(record) => {
+                let kinds = &record.description.kinds;
+                terms.kinds = kinds.iter().map(|kind| kind.name.clone()).collect();
+                let declared = kinds.iter().filter(|kind| kind.canary);
+                terms.with_canary = declared.map(|kind| kind.name.clone()).collect();
+            }
+            None => {
+                let workers = super::members(facts, &deploy.to);
+                terms.kinds = workers
+                    .iter()
+                    .flat_map(|seen| &seen.presence.kinds)
+                    .map(|(kind, _)| kind.clone())
+                    .collect();
+            }
         }
         terms.with_canary.extend(Kind::new(OWN));
         terms.waived = deploy.wishes.waived.keys().cloned().collect();

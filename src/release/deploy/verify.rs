@@ -18,7 +18,10 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
     };
     let mut trial = match lead.trial.take() {
         Some(trial) => trial,
-        None => Trial::open(lead).await?, // another process led it until now
+        None => {
+            let facts = lead.look().await?;
+            Trial::open(lead, &facts).await? // another process led it until now
+        }
     };
     let mut patience = Patience::default();
     loop {
@@ -33,11 +36,13 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
         }
         let verdict = judge(&ask(lead), &facts);
         if verdict.decision == Decision::Fail && patience.ends(&verdict, instant()) {
+            lead.guilty = true;
             return back(lead, &verdict.output).await;
         }
         let left = lead.deploy.wishes.verify.saturating_sub(watched);
         let evidence = trial.look(lead, &facts, installed.generation, left).await?;
         if evidence.decision == Shown::Fail {
+            lead.guilty = true;
             return back(lead, &evidence.output).await;
         }
         if standing.mode == Mode::Provisional {
@@ -60,12 +65,17 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
             return undecided(lead, &missing).await;
         }
         let state = match verdict.decision {
-            Decision::Pass => evidence.output,
+            Decision::Pass => still(&evidence.output),
             _ => verdict.output,
         };
         lead.standing(state).await?;
         lead.pause().await;
     }
+}
+
+/// Without what is left of the time: a line is written when something changes.
+fn still(output: &str) -> String {
+    output.split("; watched for another").next().unwrap_or(output).to_owned()
 }
 
 fn ask(lead: &Lead<'_>) -> GateAsk {
@@ -87,6 +97,12 @@ async fn gone(lead: &mut Lead<'_>, now: Option<Activation>) -> Result<Next, Halt
         ));
     };
     if Some(&now.release) == lead.deploy.replaced() {
+        let facts = lead.look().await?;
+        let change = facts.history.iter().find(|change| change.to.generation == now.generation);
+        if let Some(change) = change.filter(|change| change.event != "activation.reverted") {
+            let why = format!("rolled back to {} by {}", now.release, change.by.who);
+            return settled(lead, &now, why).await;
+        }
         let why = format!(
             "reverted to {} at generation {}: it was not confirmed in time",
             now.release, now.generation

@@ -1,7 +1,6 @@
 //! `release register|list|show|verify|prune|pin|unpin`, and the hidden `describe` that a registration asks a program.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use clap::Subcommand;
 use serde_json::json;
@@ -19,7 +18,7 @@ use crate::release::description::Description;
 use crate::release::manifest::What;
 use crate::release::prune;
 use crate::release::records::{self, RecordError, ReleaseRecord, short};
-use crate::release::register::{self, RegisterError};
+use crate::release::register::{self, RegisterError, Stop};
 use crate::release::{Manifest, Shelf, ShelfError, ShelfErrorKind};
 use crate::store::Store;
 
@@ -357,9 +356,8 @@ async fn verify(ctx: &Context, release: &Release) -> CliResult {
     let record = records::read(&*store, &tier, release).await?;
     let digest = record.as_ref().map(|record| record.digest.clone());
     let (on, of) = (shelf.clone(), release.clone());
-    let checked =
-        tokio::task::spawn_blocking(move || on.verify(&of, digest.as_deref(), &AtomicBool::new(false)));
-    let (manifest, differences) = checked.await.map_err(|error| CliError::new(Exit::Error, error))??;
+    let stop = Stop::default();
+    let (manifest, differences) = stop.blocking(move |stop| on.verify(&of, digest.as_deref(), stop)).await?;
     let good = differences.is_empty() && record.is_some();
     if !ctx.out.is_for_people() {
         ctx.out.json(&json!({ "release": release, "verified": good, "registered": record.is_some(),

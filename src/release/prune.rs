@@ -16,6 +16,7 @@ use super::records::{self, Listing, ReleaseRecord};
 use super::register::{RegisterError, Stop};
 use super::shelf::Shelf;
 use crate::activation::Activation;
+use crate::ids::Nonce;
 use crate::names::{Release, Tier};
 use crate::store::{Actor, Store};
 
@@ -154,8 +155,15 @@ pub async fn prune(
         let path = shelf.folder().join(from);
         fs::renameat(&folder, from, &folder, to).map_err(|error| ShelfError::disk("move", &path, error))
     };
+    let leaving = |release: &str| format!("{LEAVING}{release}-{}", Nonce::new());
+    let back = |marked: &str, release: &str| match fs::renameat(&folder, marked, &folder, release) {
+        Ok(()) => Ok(()),
+        // It was registered again meanwhile: one of it is enough.
+        Err(Errno::NOTEMPTY | Errno::EXIST) => rename(marked, &leaving(release)),
+        Err(error) => Err(ShelfError::disk("move", &shelf.folder().join(marked), error)),
+    };
     for name in left(shelf, MARKED)? {
-        rename(&name, name.trim_start_matches(MARKED))?;
+        back(&name, name.trim_start_matches(MARKED))?;
     }
     let mut fates = decide(&Facts::gather(store, tier, shelf).await?, keep);
     let mut bytes = 0;
@@ -178,7 +186,7 @@ pub async fn prune(
     facts.processes.extend(processes_of(shelf.folder(), &marked, away));
     facts.here.clone_from(&marked);
     for fate in decide(&facts, 0).into_iter().filter(|fate| !fate.kept.is_empty()) {
-        rename(&away(&fate.release), fate.release.as_str())?;
+        back(&away(&fate.release), fate.release.as_str())?;
         fates.retain(|other| other.release != fate.release);
         fates.push(fate);
     }
@@ -190,7 +198,7 @@ pub async fn prune(
         store.append(tier, "release.pruned", by, &detail).await.map_err(records::RecordError::from)?;
     }
     for release in gone {
-        rename(&away(release), &format!("{LEAVING}{release}"))?;
+        rename(&away(release), &leaving(release.as_str()))?;
     }
     let on = shelf.clone();
     Stop::default().blocking(move |stop| remove_leaving(&on, stop)).await?;

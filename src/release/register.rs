@@ -100,10 +100,14 @@ pub async fn register(
 
 /// Work with files, on threads for that. When its caller goes away, it stops, and takes away what it made.
 #[derive(Debug, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    pub(super) async fn blocking<T: Send + 'static>(
+    /// Does it there; `work` looks at the flag again and again.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&AtomicBool) -> Result<T, ShelfError> + Send + 'static,
     ) -> Result<T, ShelfError> {

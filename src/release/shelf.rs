@@ -128,7 +128,7 @@ impl Shelf {
         }
         let path = self.path(release);
         let root = Root { path: &path, folder: folder.as_fd(), shelf: None };
-        match root.read(false, stop) {
+        match root.read(stop) {
             Ok(files) => differences.extend(compare(&manifest.files, &files)),
             // What could not have been registered was put there since.
             Err(error) if error.kind == ShelfErrorKind::Refused => {

@@ -86,8 +86,8 @@ impl Root<'_> {
         Ok(stamps)
     }
 
-    /// Every file with its digest, by path. With `sync` each is also brought to the disk.
-    pub(super) fn read(&self, sync: bool, stop: &AtomicBool) -> Result<Vec<Entry>, ShelfError> {
+    /// Every file with its digest, by path.
+    pub(super) fn read(&self, stop: &AtomicBool) -> Result<Vec<Entry>, ShelfError> {
         let mut entries = Vec::new();
         self.walk(&mut |met| {
             if met.path == FILE {
@@ -100,9 +100,6 @@ impl Root<'_> {
                     let (mut file, executable) = self.open(met)?;
                     let (size, sha256) = hashed(&mut file, stop, |_| Ok(()))
                         .map_err(|error| self.failed("read", met.path, error))?;
-                    if sync {
-                        file.sync_all().map_err(|error| self.failed("write", met.path, error))?;
-                    }
                     What::File { size, executable, sha256 }
                 }
             };

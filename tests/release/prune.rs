@@ -177,6 +177,13 @@ async fn what_a_killed_prune_marked_is_decided_again(engine: Engine) {
     sandbox.run(&["release", "prune", "--keep", "0"]).exits(0).tells("stable");
     assert_eq!(names(&on), ["r1"]);
     sandbox.run(&["release", "verify", "r1"]).exits(0);
+    // And somebody registers it again before the next prune.
+    std::fs::rename(on.join("r1"), on.join(".pruned-r1")).unwrap();
+    register(&sandbox, &source(&sandbox, "app", "r1"), "r1").exits(0);
+    assert_eq!(names(&on), [".pruned-r1", "r1"]);
+    sandbox.run(&["release", "prune", "--keep", "0"]).exits(0);
+    assert_eq!(names(&on), ["r1"]);
+    sandbox.run(&["release", "verify", "r1"]).exits(0);
 }
 
 on_both! {

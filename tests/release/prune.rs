@@ -61,6 +61,7 @@ fn what_is_or_may_be_needed_stays() {
         confirm_by: Some(at(5_000)),
         fallback: Some(release("r11")),
         deploy: None,
+        guard: None,
         since: at(4_000),
     };
     let facts = Facts {
@@ -118,6 +119,7 @@ async fn a_prune_takes_the_old_ones_and_says_why_the_others_stay(engine: Engine)
         confirm_within: None,
         fallback: None,
         deploy: None,
+        guard: None,
     };
     assert!(matches!(store.flip(&tier(), None, flip, &ada()).await.unwrap(), Flipped::Now(_)));
     sandbox.run(&["release", "pin", "r2", "--reason", "the last without bees"]).exits(0);

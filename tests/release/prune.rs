@@ -61,7 +61,6 @@ fn what_is_or_may_be_needed_stays() {
         confirm_by: Some(at(5_000)),
         fallback: Some(release("r11")),
         deploy: None,
-        guard: None,
         since: at(4_000),
     };
     let facts = Facts {

@@ -19,3 +19,4 @@ mod orders;
 mod outages;
 mod proof;
 mod releases;
+mod tallies;

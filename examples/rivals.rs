@@ -127,6 +127,7 @@ impl Rival {
                 confirm_within: None,
                 fallback: None,
                 deploy: None,
+                guard: None,
             };
             let by = Actor { who: self.name.to_string(), reason: None };
             if let Flipped::Now(mine) = self.store.flip(&self.tier, Some(now.generation), next, &by).await? {

@@ -4,7 +4,7 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 0 words | [`ids`], [`clock`], [`names`], [`location`], [`retry`], [`job`], [`activation`] |
+//! | 0 words | [`ids`], [`clock`], [`names`], [`histogram`], [`location`], [`retry`], [`job`], [`activation`] |
 //! | 1 | `config`: defaults < file < environment < flags; `https`: the connections of those who send by HTTP |
 //! | 2 | [`store`]: the seam, its engines, the wrapper that measures them |
 //! | 3 | [`client`] (enqueue), `worker` (claim, run, settle) |
@@ -17,6 +17,7 @@
 
 pub mod activation;
 pub mod clock;
+pub mod histogram;
 pub mod ids;
 pub mod job;
 pub mod location;

@@ -16,6 +16,8 @@ pub const MAX_NAME: usize = 64;
 pub const DEFAULT_TIER: &str = "default";
 /// The queue of a kind that names none.
 pub const DEFAULT_QUEUE: &str = "default";
+/// The kind that stands, in metrics, for all that a process does not know: what others enqueue must not make new series.
+pub const OTHER: &str = "other";
 /// The queue of canary jobs. It breaks the rule for names, so that nobody but this program can name it.
 const CANARY_QUEUE: &str = "~canary";
 /// The implicit release of a worker that names none: it activates itself when the tier has no activation yet.
@@ -186,6 +188,13 @@ impl Queue {
     #[cfg(any(feature = "sqlite", feature = "redis"))]
     pub(crate) fn stored(text: &str) -> Result<Self, BadName> {
         if text == CANARY_QUEUE { Ok(Self::canaries()) } else { Self::new(text) }
+    }
+}
+
+impl Kind {
+    /// The kind that stands for all that a process does not know, in metrics.
+    pub(crate) fn other() -> Self {
+        Self(Arc::from(OTHER))
     }
 }
 

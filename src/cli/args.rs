@@ -123,7 +123,7 @@ pub(super) enum Command {
     /// Serve the API
     Serve(Listen),
     /// One screen: activation, workers, queues
-    Status,
+    Status(Status),
     /// Ask the local worker how it is; the exit code is the verdict
     Health(Health),
     /// Switch a tier to a release by hand, or commit a provisional activation
@@ -489,6 +489,12 @@ pub(super) struct Gate {
     /// The release; an unmanaged tier has only `default`
     #[arg(long, env = "SLUICEGATE_RELEASE", hide_env = true)]
     pub(super) release: Option<String>,
+    /// Every tier that the store knows, whatever `--tier` says; the worst of them counts
+    #[arg(long, conflicts_with = "queues")]
+    pub(super) all_tiers: bool,
+    /// Tiers that the release has no part in, separated by commas
+    #[arg(long, value_name = "A,B", requires = "all_tiers")]
+    pub(super) exclude: Option<String>,
     /// How many of its workers must be active, such as 6 or 80% (default: 100%)
     #[arg(long, value_name = "N|P%")]
     pub(super) min_active: Option<String>,
@@ -501,7 +507,7 @@ pub(super) struct Gate {
     /// A provisional activation will do
     #[arg(long)]
     pub(super) allow_provisional: bool,
-    /// The longest that the oldest waiting job may wait (60s when no duration is given)
+    /// The longest that the oldest waiting job may wait (without a duration: `queues.NAME.slo`, else 60s)
     #[arg(long, value_name = "DUR", num_args = 0..=1, default_missing_value = "")]
     pub(super) slo: Option<String>,
     /// Write a JUnit report too, as GitLab shows it
@@ -550,7 +556,17 @@ pub(super) struct Events {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(super) struct Status {
+    /// One section for every tier that the store knows
+    #[arg(long)]
+    pub(super) all_tiers: bool,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(super) struct Doctor {
+    /// Every tier that the store knows; one that is ill makes the exit code
+    #[arg(long, conflicts_with = "simulate")]
+    pub(super) all_tiers: bool,
     /// Make up a sick worker, to watch your own pipeline go red; it takes no job
     #[arg(long, value_enum, value_name = "ILLNESS")]
     pub(super) simulate: Option<Illness>,

@@ -22,6 +22,8 @@ pub(super) struct Context {
     pub(super) name: String,
     /// How it is called from here, for this store and tier: what a command that is printed begins with.
     pub(super) program: String,
+    /// The same without the tier, for commands about another one.
+    tierless: String,
     global: Global,
     /// Flags of the command that are also keys.
     pub(super) flags: Flags,
@@ -43,10 +45,15 @@ impl Context {
         if let Some(file) = &global.config {
             program += &format!(" --config {}", quoted(&file.to_string_lossy()));
         }
-        for (_, flag, value) in &flags {
-            program += &format!(" {flag} {}", quoted(value));
+        let mut tierless = program.clone();
+        for (path, flag, value) in &flags {
+            let typed = format!(" {flag} {}", quoted(value));
+            program += &typed;
+            if *path != "tier" {
+                tierless += &typed;
+            }
         }
-        Self { out, registry, name: base_name(typed), program, global, flags }
+        Self { out, registry, name: base_name(typed), program, tierless, global, flags }
     }
 
     pub(super) fn flag(&mut self, path: &'static str, flag: &'static str, value: Option<String>) {
@@ -106,6 +113,13 @@ impl Context {
         command
             .strip_prefix("sluicegate ")
             .map_or_else(|| command.to_owned(), |rest| format!("{} {rest}", self.program))
+    }
+
+    /// The same about a tier, whichever this command was called for.
+    pub(super) fn own_in(&self, tier: &Tier, command: &str) -> String {
+        command
+            .strip_prefix("sluicegate ")
+            .map_or_else(|| command.to_owned(), |rest| format!("{} --tier {tier} {rest}", self.tierless))
     }
 
     pub(super) fn actor(reason: Option<String>) -> Actor {

@@ -17,7 +17,6 @@ use super::context::Context;
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::{bypass, serve, with_builtin, work};
-use crate::Handlers;
 use crate::activation::WorkerState;
 use crate::client::Client;
 use crate::clock::{human, instant};
@@ -29,6 +28,7 @@ use crate::job::{Args, NewJob, State};
 use crate::location::StoreUrl;
 use crate::names::{Kind, WorkerName};
 use crate::store::Store;
+use crate::store::observed::Observed;
 use crate::telemetry;
 use crate::worker::{Options, Worker};
 
@@ -61,7 +61,11 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
     let runtime = Context::runtime()?;
     let mut options = options(&config, &health)?;
     let otel = work::otel(&ctx, &config, &mut options);
-    let handlers = bypass::of(&config, registry.clone());
+    let (handlers, known) = (bypass::of(&config, registry.clone()), registry.clone());
+    let client = |store| {
+        let kinds = known.infos().map(|info| (&info.queue, &info.kind));
+        Client::new(store, config.tier()).with_handlers(handlers).counting(kinds)
+    };
     let worker = async |store| {
         let worker = Worker::start(store, registry, options).await?;
         if let Some(otel) = &otel {
@@ -69,7 +73,7 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
         }
         Ok(worker)
     };
-    let result = runtime.block_on(everything(&ctx, &config, (worker, handlers), inbox, api, health));
+    let result = runtime.block_on(everything(&ctx, &config, (worker, client), inbox, api, health));
     runtime.shutdown_timeout(Duration::from_millis(100));
     if let Some(otel) = otel {
         otel.shutdown();
@@ -128,18 +132,24 @@ fn lock(folder: &Path, program: &str) -> Result<File, CliError> {
 async fn everything(
     ctx: &Context,
     config: &Config,
-    (worker, handlers): (impl AsyncFnOnce(Arc<dyn Store>) -> Result<Worker, CliError>, Handlers),
+    (worker, client): (
+        impl AsyncFnOnce(Arc<dyn Store>) -> Result<Worker, CliError>,
+        impl FnOnce(Arc<dyn Store>) -> Client,
+    ),
     inbox: Arc<FileInbox>,
     api: TcpListener,
     health: TcpListener,
 ) -> CliResult {
-    let store = ctx.store(config).await?;
+    let observed = Arc::new(Observed::new(ctx.store(config).await?));
+    let store: Arc<dyn Store> = Arc::clone(&observed) as _;
     store.probe(&config.tier()).await?;
     ok(ctx, "store", &store.about().detail)?;
     let worker = worker(Arc::clone(&store)).await?;
     let name = worker.facts().map(|facts| facts.presence.worker.to_string()).unwrap_or_default();
     let shutdown = CancellationToken::new();
-    let probes = work::health(config, &worker, Arc::clone(&store)).serve(health, shutdown.clone())?;
+    let client = client(Arc::clone(&store));
+    let probes =
+        work::health(config, &worker, observed).client(client.clone()).serve(health, shutdown.clone())?;
     let (mut interrupted, mut terminated) = (signal(2)?, signal(15)?);
     let ready = async {
         worker.until(WorkerState::Active).await;
@@ -153,7 +163,7 @@ async fn everything(
         _ = terminated.recv() => worker.stop(),
     }
     let address = api.local_addr()?;
-    let served = serve::api(config, Client::new(store, config.tier()).with_handlers(handlers))?.inbox(inbox);
+    let served = serve::api(config, client)?.inbox(inbox);
     let serving = tokio::spawn(http::serve_api(api, served, shutdown.clone()));
     invite(ctx, config, address, &probes)?;
     let exit = work::until_ended(&worker).await;

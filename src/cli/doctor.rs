@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::Doctor;
 use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
+use super::tiers;
 use crate::clock::{human, instant};
 use crate::config::Config;
 use crate::health::Status;
@@ -16,12 +17,12 @@ use crate::health::tier::TierFacts;
 use crate::health::tier::doctor::{Finding, diagnose, is_ill};
 use crate::health::tier::simulate::{BEAT, Illness, Simulation};
 use crate::location::StoreUrl;
-use crate::names::escaped;
+use crate::names::{Tier, escaped};
 use crate::store::{self, Beat, StoreError};
 
 pub(super) fn run(ctx: Context, args: &Doctor) -> CliResult {
     match args.simulate {
-        None => ctx.block_on(examine),
+        None => ctx.block_on(async |ctx| examine(ctx, args.all_tiers).await),
         Some(illness) => {
             let span = span("--for", &args.span)?;
             // On a runtime of its own: Ctrl-C must still take the made-up worker away.
@@ -30,66 +31,112 @@ pub(super) fn run(ctx: Context, args: &Doctor) -> CliResult {
     }
 }
 
-async fn examine(ctx: &Context) -> CliResult {
+async fn examine(ctx: &Context, all: bool) -> CliResult {
     let config = ctx.config()?; // a broken one is refused here, with the key and the way out
     let (url, why) = config.store()?;
     let tier = config.tier();
-    let mut findings = Vec::new();
+    let (mut patients, mut others) = (Vec::new(), Vec::new());
     if url.path().is_some_and(|path| !path.exists()) {
-        findings.push(Finding {
+        let missing = Finding {
             check: "store",
             status: Status::Fail,
             output: format!("store {url} does not exist yet ({why})"),
             fix: Some("sluicegate work".to_owned()),
-        });
+        };
+        patients.push((tier.clone(), vec![missing]));
     } else {
-        match look(ctx, &config, &url).await {
-            Ok(facts) => findings.extend(diagnose(&facts)),
-            Err(error) => findings.push(Finding::unreachable(&error)),
+        match look(ctx, &config, &url, all).await {
+            Ok((facts, beside)) => {
+                patients.extend(facts.iter().map(|facts| (facts.tier.clone(), diagnose(facts))));
+                others = beside;
+            }
+            Err(error) => patients.push((tier.clone(), vec![Finding::unreachable(&error)])),
         }
     }
     let file =
         config.file.as_ref().map_or_else(|| "no file, defaults".into(), |path| path.display().to_string());
-    findings.push(Finding {
+    let configuration = Finding {
         check: "configuration",
         status: Status::Pass,
         output: format!("{file}; tier {tier}; store {url} ({why})"),
         fix: None,
-    });
-    tell(ctx, tier.as_str(), &findings)?;
-    Ok(if is_ill(&findings) { Exit::Unhealthy } else { Exit::Ok })
-}
-
-async fn look(ctx: &Context, config: &Config, url: &StoreUrl) -> Result<TierFacts, StoreError> {
-    let store = store::open_wanting(url, config.durability()).await?;
-    ctx.out.detail(format!("store {url}"));
-    TierFacts::gather(&*store, &config.tier(), None).await
-}
-
-fn tell(ctx: &Context, tier: &str, findings: &[Finding]) -> Result<(), CliError> {
-    let ill = is_ill(findings);
-    let first = findings.iter().find(|finding| finding.status == Status::Fail);
-    if !ctx.out.is_for_people() {
-        return ctx
-            .out
-            .json(&json!({ "tier": tier, "healthy": !ill, "blocking": first, "findings": findings }));
-    }
-    let head = match first {
-        Some(finding) => finding.output.as_str(),
-        None => "nothing blocks it",
     };
-    ctx.out.line(escaped(&format!("{} tier {tier}: {head}", ctx.out.mark(!ill))))?;
-    for finding in findings {
-        let sign = finding.status.sign();
-        ctx.out.line(escaped(&format!("  [{sign}] {:<22} {}", finding.check, finding.output)))?;
-        if let Some(fix) = &finding.fix {
-            ctx.out.line(escaped(&format!("      {:<22} fix: {}", "", ctx.own(fix))))?;
+    if !all {
+        patients.iter_mut().for_each(|(_, findings)| findings.push(configuration.clone()));
+    }
+    let own = |tier: &Tier, fix: &str| if all { ctx.own_in(tier, fix) } else { ctx.own(fix) };
+    let ill = patients.iter().find(|(_, findings)| is_ill(findings));
+    if ctx.out.is_for_people() {
+        patients.iter().try_for_each(|(tier, findings)| tell(ctx, tier, findings, &own))?;
+        if all {
+            line(ctx, &configuration)?;
+        }
+        if let Some(hint) = tiers::hint(&others) {
+            ctx.out.line(hint)?;
+        }
+        if let Some((tier, fix)) =
+            ill.and_then(|(tier, findings)| Some((tier, blocking(findings)?.fix.as_ref()?)))
+        {
+            ctx.out.next(own(tier, fix));
+        }
+    } else if all {
+        let tiers: serde_json::Map<_, _> =
+            patients.iter().map(|(tier, findings)| (tier.to_string(), json_of(tier, findings))).collect();
+        ctx.out.json(&json!({ "healthy": ill.is_none(), "tiers": tiers, "configuration": configuration }))?;
+    } else {
+        for (tier, findings) in &patients {
+            ctx.out.json(&tiers::noted(json_of(tier, findings), &others))?;
         }
     }
-    if let Some(fix) = first.and_then(|finding| finding.fix.as_ref()) {
-        ctx.out.next(ctx.own(fix));
+    Ok(if ill.is_some() { Exit::Unhealthy } else { Exit::Ok })
+}
+
+/// The facts of the tiers that are asked about, and which others there are.
+async fn look(
+    ctx: &Context,
+    config: &Config,
+    url: &StoreUrl,
+    all: bool,
+) -> Result<(Vec<TierFacts>, Vec<Tier>), StoreError> {
+    let store = store::open_wanting(url, config.durability()).await?;
+    ctx.out.detail(format!("store {url}"));
+    let mut facts = Vec::new();
+    for tier in tiers::asked(&*store, config.tier(), all).await? {
+        facts.push(TierFacts::gather(&*store, &tier, None).await?);
+    }
+    let others = if all { Vec::new() } else { tiers::others(&*store, &config.tier()).await? };
+    Ok((facts, others))
+}
+
+/// What blocks comes first.
+fn blocking(findings: &[Finding]) -> Option<&Finding> {
+    findings.iter().find(|finding| finding.status == Status::Fail)
+}
+
+fn json_of(tier: &Tier, findings: &[Finding]) -> Value {
+    json!({ "tier": tier, "healthy": !is_ill(findings), "blocking": blocking(findings), "findings": findings })
+}
+
+fn tell(
+    ctx: &Context,
+    tier: &Tier,
+    findings: &[Finding],
+    own: &impl Fn(&Tier, &str) -> String,
+) -> Result<(), CliError> {
+    let head = blocking(findings).map_or("nothing blocks it", |finding| finding.output.as_str());
+    ctx.out.line(escaped(&format!("{} tier {tier}: {head}", ctx.out.mark(!is_ill(findings)))))?;
+    for finding in findings {
+        line(ctx, finding)?;
+        if let Some(fix) = &finding.fix {
+            ctx.out.line(escaped(&format!("      {:<22} fix: {}", "", own(tier, fix))))?;
+        }
     }
     Ok(())
+}
+
+fn line(ctx: &Context, finding: &Finding) -> Result<(), CliError> {
+    let sign = finding.status.sign();
+    ctx.out.line(escaped(&format!("  [{sign}] {:<22} {}", finding.check, finding.output)))
 }
 
 /// Beats until the time is over, or somebody has seen enough.

@@ -12,6 +12,8 @@ pub(super) struct CliError {
     pub(super) exit: Exit,
     pub(super) message: String,
     pub(super) hints: Vec<String>,
+    /// What sort of error of the store it is, if it is one.
+    pub(super) store: Option<ErrorKind>,
 }
 
 /// What commands return.
@@ -19,7 +21,7 @@ pub(super) type CliResult = Result<Exit, CliError>;
 
 impl CliError {
     pub(super) fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
-        Self { exit, message: message.to_string(), hints: Vec::new() }
+        Self { exit, message: message.to_string(), hints: Vec::new(), store: None }
     }
 
     pub(super) fn usage(message: impl std::fmt::Display) -> Self {
@@ -48,7 +50,7 @@ impl From<StoreError> for CliError {
             _ => Exit::Error,
         };
         let hints = error.hint.clone().into_iter().collect();
-        Self { hints, ..Self::new(exit, error) }
+        Self { hints, store: Some(error.kind), ..Self::new(exit, error) }
     }
 }
 

@@ -1,8 +1,9 @@
 //! `gate check`, `gate wait` and `gate explain`: the verdict on a tier and a release.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -12,13 +13,15 @@ use super::context::{Context, span};
 use super::error::{CliError, CliResult};
 use super::exit::Exit;
 use super::out::Format;
+use super::{gate_all, tiers};
 use crate::activation::Activation;
 use crate::clock::{Timestamp, human, instant, wall};
+use crate::health::tier::all::generations;
 use crate::health::tier::rules::{SLO, THRESHOLDS};
-use crate::health::tier::wait::Patience;
-use crate::health::tier::{Decision, GateAsk, MinActive, TierVerdict, implied, look};
+use crate::health::tier::wait::{Patience, PatienceOverAll};
+use crate::health::tier::{AllAsk, Decision, GateAsk, MinActive, TierVerdict, implied, look};
 use crate::names::{Queue, Release, Tier, escaped};
-use crate::store::Store;
+use crate::store::{ErrorKind, Store, StoreError};
 
 /// Between two looks; a wake-up of the store makes it shorter, and never shorter than [`PAUSE`].
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -34,22 +37,104 @@ pub(super) async fn run(ctx: &Context, command: GateCommand) -> CliResult {
 }
 
 async fn check(ctx: &Context, args: Gate) -> CliResult {
-    let asked = Asked::read(&args)?;
-    let (store, tier) = ctx.open().await?;
+    let asked = Asked::read(ctx, &args)?;
+    let (store, tier) = ctx.open().await.map_err(unhealthy)?;
+    if args.all_tiers {
+        let verdict = gate_all::look(ctx, &*store, &asked.all(&args)?).await?;
+        return checked(ctx, &verdict, &args);
+    }
     let ask = asked.ask(ctx, store.activation(&tier).await?.as_ref(), &tier)?;
     let verdict = look(&*store, &tier, &ask).await;
-    tell(ctx, &verdict)?;
-    report(ctx, &verdict, args.junit.as_ref(), exit(&verdict))
+    checked(ctx, &verdict, &args)
+}
+
+fn checked(ctx: &Context, verdict: &impl Answer, args: &Gate) -> CliResult {
+    tell(ctx, verdict)?;
+    verdict.report(ctx, args.junit.as_deref())?;
+    Ok(exit(verdict))
+}
+
+/// What a gate answered, of one tier or of all.
+pub(super) trait Answer {
+    fn decision(&self) -> Decision;
+    fn is_unreachable(&self) -> bool;
+    /// The state in a line.
+    fn output(&self) -> &str;
+    /// A wait for it ends so long after it was judged.
+    fn ends_in(&mut self, left: Duration);
+    fn to_value(&self) -> serde_json::Result<serde_json::Value>;
+    /// As lines for people.
+    fn show(&self, ctx: &Context) -> Result<(), CliError>;
+    /// The next useful command.
+    fn next(&self, ctx: &Context);
+    /// What the pipeline's own pages show of it.
+    fn report(&self, ctx: &Context, junit: Option<&Path>) -> Result<(), CliError>;
+}
+
+impl Answer for TierVerdict {
+    fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    fn is_unreachable(&self) -> bool {
+        self.unreachable
+    }
+
+    fn output(&self) -> &str {
+        &self.output
+    }
+
+    fn ends_in(&mut self, left: Duration) {
+        self.deadline = Some(self.time.plus(left));
+    }
+
+    fn to_value(&self) -> serde_json::Result<serde_json::Value> {
+        TierVerdict::to_value(self)
+    }
+
+    fn show(&self, ctx: &Context) -> Result<(), CliError> {
+        let good = self.decision == Decision::Pass;
+        ctx.out.line(escaped(&format!(
+            "{} {}  release {}, tier {}: {}",
+            ctx.out.mark(good),
+            self.decision.as_str(),
+            self.release,
+            self.tier,
+            self.output
+        )))?;
+        troubles(ctx, self, "  ")
+    }
+
+    fn next(&self, ctx: &Context) {
+        if let Some(next) = &self.next {
+            ctx.out.next(ctx.own(next));
+        }
+    }
+
+    fn report(&self, ctx: &Context, junit: Option<&Path>) -> Result<(), CliError> {
+        ci::report(ctx, self)?;
+        junit.map_or(Ok(()), |file| ci::junit(self, file))
+    }
+}
+
+/// What is not as it should be, a line each.
+pub(super) fn troubles(ctx: &Context, verdict: &TierVerdict, indent: &str) -> Result<(), CliError> {
+    for check in verdict.troubles() {
+        let why = escaped(check.output.as_deref().unwrap_or_default());
+        ctx.out.line(format!("{indent}[{}] {:<22} {why}", check.sign(), check.key()))?;
+    }
+    Ok(())
 }
 
 /// What was typed, read before anything is opened.
+#[derive(Clone)]
 struct Asked {
     release: Option<Release>,
     ask: GateAsk,
 }
 
 impl Asked {
-    fn read(args: &Gate) -> Result<Self, CliError> {
+    fn read(ctx: &Context, args: &Gate) -> Result<Self, CliError> {
         let release = args.release.as_deref().map(Release::new).transpose().map_err(CliError::usage)?;
         let names = args.queues.iter().flat_map(|names| names.split(',')).map(str::trim);
         let queues = names.map(Queue::new).collect::<Result<_, _>>().map_err(CliError::usage)?;
@@ -59,10 +144,10 @@ impl Asked {
             .map(str::parse)
             .transpose()
             .map_err(|error| CliError::usage(format!("--min-active: {error}")))?;
-        let slo = match args.slo.as_deref() {
-            None => None,
-            Some("") => Some(SLO),
-            Some(text) => Some(span("--slo", text)?),
+        let (slo, slos) = match args.slo.as_deref() {
+            None => (None, BTreeMap::new()),
+            Some("") => (Some(SLO), ctx.config()?.slos()),
+            Some(text) => (Some(span("--slo", text)?), BTreeMap::new()),
         };
         let ask = GateAsk {
             min_active: min_active.unwrap_or(MinActive::Percent(100)),
@@ -70,9 +155,17 @@ impl Asked {
             queues,
             allow_provisional: args.allow_provisional,
             slo,
+            slos,
             ..GateAsk::new(Release::default())
         };
         Ok(Self { release, ask })
+    }
+
+    /// The same about all tiers.
+    fn all(self, args: &Gate) -> Result<AllAsk, CliError> {
+        let names = args.exclude.iter().flat_map(|names| names.split(',')).map(str::trim);
+        let exclude = names.map(Tier::new).collect::<Result<_, _>>().map_err(CliError::usage)?;
+        Ok(AllAsk { each: self.ask, release: self.release, exclude, known: BTreeMap::new() })
     }
 
     /// A managed tier has no release that goes without saying.
@@ -91,59 +184,85 @@ impl Asked {
 // ---- waiting
 
 async fn wait(ctx: &Context, args: Gate) -> CliResult {
-    let asked = Asked::read(&args)?;
+    let asked = Asked::read(ctx, &args)?;
     let within = ctx.timeout()?;
     let began = instant();
     let left = || within.saturating_sub(began.elapsed());
-    let (store, tier, current) = opened(ctx, &left).await?;
+    // What is typed wrong is said now, and not when the store is there.
+    let all = if args.all_tiers { Some(asked.clone().all(&args)?) } else { None };
+    if let Some(mut all) = all {
+        let (store, tier, known) = opened(ctx, &left, async |store, _| generations(store).await).await?;
+        all.known = known;
+        let mut patience = PatienceOverAll::default();
+        let look = async || gate_all::look(ctx, &*store, &all).await;
+        let verdict =
+            until(ctx, &*store, &tier, left, look, |verdict, now| patience.ends(verdict, now)).await?;
+        return finish(ctx, &verdict, within, &args);
+    }
+    let active = async |store: &dyn Store, tier: &Tier| store.activation(tier).await;
+    let (store, tier, current) = opened(ctx, &left, active).await?;
     let mut ask = asked.ask(ctx, current.as_ref(), &tier)?;
     // What was replaced before this wait began is no news to it: the same release may be activated again.
     ask.known = current.as_ref().map_or(0, |current| current.generation);
-    let mut wake = store.subscribe(&tier).await.ok();
-    let (mut patience, mut said) = (Patience::default(), String::new());
+    let mut patience = Patience::default();
+    let look = async || Ok(look(&*store, &tier, &ask).await);
+    let verdict = until(ctx, &*store, &tier, left, look, |verdict, now| patience.ends(verdict, now)).await?;
+    finish(ctx, &verdict, within, &args)
+}
+
+/// Looks until it is decided, or the time is over. A wake-up of the tier makes it quicker.
+async fn until<A: Answer>(
+    ctx: &Context,
+    store: &dyn Store,
+    tier: &Tier,
+    left: impl Fn() -> Duration,
+    look: impl AsyncFn() -> Result<A, CliError>,
+    mut ends: impl FnMut(&A, Instant) -> bool,
+) -> Result<A, CliError> {
+    let mut wake = store.subscribe(tier).await.ok();
+    let mut said = String::new();
     loop {
-        let mut verdict = look(&*store, &tier, &ask).await;
-        verdict.deadline = Some(verdict.time.plus(left()));
-        let line = format!("{:<10}  {}", verdict.decision.as_str(), verdict.output);
+        let mut verdict = look().await?;
+        verdict.ends_in(left());
+        let line = format!("{:<10}  {}", verdict.decision().as_str(), verdict.output());
         if line != said {
             change(ctx, &verdict, &line)?;
             said = line;
         }
-        if patience.ends(&verdict, instant()) || left().is_zero() {
-            return finish(ctx, &verdict, within, args.junit.as_ref());
+        if ends(&verdict, instant()) || left().is_zero() {
+            return Ok(verdict);
         }
         tokio::time::sleep(PAUSE.min(left())).await;
         match &mut wake {
             Some(wake) => drop(wake.woken((LOOK_EVERY - PAUSE).min(left())).await),
             None => {
                 tokio::time::sleep((LOOK_EVERY - PAUSE).min(left())).await;
-                wake = store.subscribe(&tier).await.ok();
+                wake = store.subscribe(tier).await.ok();
             }
         }
     }
 }
 
-/// The store and what is active in the tier, as soon as it is there: a pipeline may have started it a moment ago.
-async fn opened(
+/// The store and what is first asked of it, as soon as it is there: a pipeline may have started it a moment ago.
+async fn opened<T>(
     ctx: &Context,
     left: &impl Fn() -> Duration,
-) -> Result<(Arc<dyn Store>, Tier, Option<Activation>), CliError> {
+    first: impl AsyncFn(&dyn Store, &Tier) -> Result<T, StoreError>,
+) -> Result<(Arc<dyn Store>, Tier, T), CliError> {
     let mut said = false;
     let open = async || {
         let (store, tier) = ctx.open().await?;
-        let current = store.activation(&tier).await?;
-        Ok::<_, CliError>((store, tier, current))
+        let answer = first(&*store, &tier).await?;
+        Ok::<_, CliError>((store, tier, answer))
     };
     loop {
-        match open().await {
+        match open().await.map_err(unhealthy) {
             Ok(opened) => return Ok(opened),
-            Err(error) if error.exit == Exit::Unreachable && !left().is_zero() => {
+            Err(error) if matches!(error.exit, Exit::Unreachable | Exit::Unhealthy) && !left().is_zero() => {
                 if !std::mem::replace(&mut said, true) && ctx.out.is_for_people() {
-                    ctx.out.line(format!(
-                        "{}  pending     {}",
-                        clock_time(wall()),
-                        escaped(&error.message)
-                    ))?;
+                    let word = if error.exit == Exit::Unhealthy { "fail" } else { "pending" };
+                    let line = format!("{}  {word:<10}  {}", clock_time(wall()), escaped(&error.message));
+                    ctx.out.line(line)?;
                 }
                 tokio::time::sleep(LOOK_EVERY.min(left())).await;
             }
@@ -152,12 +271,21 @@ async fn opened(
     }
 }
 
+/// A store that is there and must not be worked with is a verdict, and not a fault of the command.
+fn unhealthy(error: CliError) -> CliError {
+    use ErrorKind::{Corrupt, Full, ReadOnly, Unsafe};
+    match error.store {
+        Some(Unsafe | ReadOnly | Full | Corrupt) => CliError { exit: Exit::Unhealthy, ..error },
+        _ => error,
+    }
+}
+
 /// The time of day of a line.
 fn clock_time(at: Timestamp) -> String {
     at.to_string().get(11..19).unwrap_or_default().to_owned()
 }
 
-fn change(ctx: &Context, verdict: &TierVerdict, line: &str) -> Result<(), CliError> {
+fn change(ctx: &Context, verdict: &impl Answer, line: &str) -> Result<(), CliError> {
     match ctx.out.format {
         Format::Jsonl => ctx.out.json(&value(verdict)?),
         _ if ctx.out.is_for_people() => ctx.out.line(format!("{}  {}", clock_time(wall()), escaped(line))),
@@ -165,11 +293,11 @@ fn change(ctx: &Context, verdict: &TierVerdict, line: &str) -> Result<(), CliErr
     }
 }
 
-fn finish(ctx: &Context, verdict: &TierVerdict, within: Duration, junit: Option<&PathBuf>) -> CliResult {
+fn finish(ctx: &Context, verdict: &impl Answer, within: Duration, args: &Gate) -> CliResult {
     if !ctx.out.is_for_people() && ctx.out.format != Format::Jsonl {
         tell(ctx, verdict)?;
     } else if ctx.out.is_for_people() {
-        next(ctx, verdict);
+        verdict.next(ctx);
     }
     // A failure that may heal ends a wait only here, and stays one.
     let exit = match exit(verdict) {
@@ -179,14 +307,15 @@ fn finish(ctx: &Context, verdict: &TierVerdict, within: Duration, junit: Option<
     if exit == Exit::Timeout {
         ctx.out.note(format!("no verdict within {}: wait longer with `--timeout 15m`", human(within)));
     }
-    report(ctx, verdict, junit, exit)
+    verdict.report(ctx, args.junit.as_deref())?;
+    Ok(exit)
 }
 
 // ---- telling
 
-fn exit(verdict: &TierVerdict) -> Exit {
-    match verdict.decision {
-        _ if verdict.unreachable => Exit::Unreachable,
+fn exit(verdict: &impl Answer) -> Exit {
+    match verdict.decision() {
+        _ if verdict.is_unreachable() => Exit::Unreachable,
         Decision::Pass => Exit::Ok,
         Decision::Pending => Exit::Pending,
         Decision::Fail => Exit::Unhealthy,
@@ -195,47 +324,20 @@ fn exit(verdict: &TierVerdict) -> Exit {
     }
 }
 
-fn value(verdict: &TierVerdict) -> Result<serde_json::Value, CliError> {
+fn value(verdict: &impl Answer) -> Result<serde_json::Value, CliError> {
     verdict.to_value().map_err(|error| CliError::new(Exit::Error, error))
 }
 
-fn tell(ctx: &Context, verdict: &TierVerdict) -> Result<(), CliError> {
-    if !ctx.out.is_for_people() {
-        return match ctx.out.format {
-            Format::Name => ctx.out.line(verdict.decision.as_str()),
-            _ => ctx.out.json(&value(verdict)?),
-        };
+fn tell(ctx: &Context, verdict: &impl Answer) -> Result<(), CliError> {
+    if ctx.out.is_for_people() {
+        verdict.show(ctx)?;
+        verdict.next(ctx);
+        return Ok(());
     }
-    let good = verdict.decision == Decision::Pass;
-    ctx.out.line(escaped(&format!(
-        "{} {}  release {}, tier {}: {}",
-        ctx.out.mark(good),
-        verdict.decision.as_str(),
-        verdict.release,
-        verdict.tier,
-        verdict.output
-    )))?;
-    for check in verdict.troubles() {
-        let why = escaped(check.output.as_deref().unwrap_or_default());
-        ctx.out.line(format!("  [{}] {:<22} {why}", check.sign(), check.key()))?;
+    match ctx.out.format {
+        Format::Name => ctx.out.line(verdict.decision().as_str()),
+        _ => ctx.out.json(&value(verdict)?),
     }
-    next(ctx, verdict);
-    Ok(())
-}
-
-fn next(ctx: &Context, verdict: &TierVerdict) {
-    if let Some(next) = &verdict.next {
-        ctx.out.next(ctx.own(next));
-    }
-}
-
-/// What the pipeline shows of it.
-fn report(ctx: &Context, verdict: &TierVerdict, junit: Option<&PathBuf>, exit: Exit) -> CliResult {
-    ci::report(ctx, verdict)?;
-    if let Some(file) = junit {
-        ci::junit(verdict, file)?;
-    }
-    Ok(exit)
 }
 
 // ---- explaining
@@ -246,16 +348,41 @@ async fn explain(ctx: &Context, name: &str, args: Gate) -> CliResult {
         return Err(CliError::new(Exit::NotFound, format!("no gate `{}`", crate::names::shown(name)))
             .hint("there is one gate: `default`"));
     }
-    let asked = Asked::read(&args)?;
+    let asked = Asked::read(ctx, &args)?;
     let (store, tier) = ctx.open().await?;
-    let current = store.activation(&tier).await?;
+    if !args.all_tiers {
+        let told = explained(ctx, &*store, &tier, asked, false).await?;
+        return ctx.out.json_or_nothing(told);
+    }
+    let exclude = asked.clone().all(&args)?.exclude;
+    let mut sections = serde_json::Map::new();
+    for tier in tiers::asked(&*store, tier, true).await?.iter().filter(|tier| !exclude.contains(tier)) {
+        let told = explained(ctx, &*store, tier, asked.clone(), true).await?;
+        if told.is_none() {
+            ctx.out.line("")?;
+        }
+        sections.extend(told.map(|told| (tier.to_string(), told)));
+    }
+    ctx.out.json_or_nothing((!ctx.out.is_for_people()).then(|| json!({ "tiers": sections })))
+}
+
+/// One tier: told to people, or answered for programs.
+async fn explained(
+    ctx: &Context,
+    store: &dyn Store,
+    tier: &Tier,
+    asked: Asked,
+    among_others: bool,
+) -> Result<Option<serde_json::Value>, CliError> {
+    let name = "default";
+    let current = store.activation(tier).await?;
     // Nobody acts on an explanation, so here the active release may go without saying.
     let active = current.as_ref().map(|current| current.release.clone());
     let asked = Asked { release: asked.release.or(active), ..asked };
-    let ask = asked.ask(ctx, current.as_ref(), &tier)?;
-    let verdict = look(&*store, &tier, &ask).await;
+    let ask = asked.ask(ctx, current.as_ref(), tier)?;
+    let verdict = look(store, tier, &ask).await;
     let members: Vec<_> =
-        store.workers(&tier).await?.into_iter().filter(|seen| seen.presence.release == ask.release).collect();
+        store.workers(tier).await?.into_iter().filter(|seen| seen.presence.release == ask.release).collect();
     if !ctx.out.is_for_people() {
         let thresholds: serde_json::Map<_, _> = THRESHOLDS
             .iter()
@@ -263,11 +390,10 @@ async fn explain(ctx: &Context, name: &str, args: Gate) -> CliResult {
             .collect();
         let members: Vec<_> =
             members.iter().map(|seen| json!({ "worker": seen, "stale": seen.is_stale() })).collect();
-        ctx.out.json(&json!({
+        return Ok(Some(json!({
             "gate": name, "minActive": ask.min_active.to_string(), "members": members,
             "thresholds": thresholds, "verdict": value(&verdict)?,
-        }))?;
-        return Ok(Exit::Ok);
+        })));
     }
     ctx.out.line(format!(
         "gate {name}: release {}, tier {tier}, at least {} of its workers active",
@@ -296,8 +422,10 @@ async fn explain(ctx: &Context, name: &str, args: Gate) -> CliResult {
     ctx.out.table(&["threshold", "value", "meaning"], limits.collect())?;
     ctx.out.line("")?;
     ctx.out.line(escaped(&format!("verdict {}: {}", verdict.decision.as_str(), verdict.output)))?;
-    next(ctx, &verdict);
-    Ok(Exit::Ok)
+    if let Some(next) = &verdict.next {
+        ctx.out.next(if among_others { ctx.own_in(tier, next) } else { ctx.own(next) });
+    }
+    Ok(None)
 }
 
 fn text(value: &serde_json::Value) -> String {

@@ -17,6 +17,7 @@ mod exit;
 mod fetch;
 mod from_file;
 mod gate;
+mod gate_all;
 mod health;
 mod help;
 mod list;
@@ -27,6 +28,7 @@ mod show;
 mod status;
 mod story;
 mod systemd;
+mod tiers;
 mod wait;
 mod work;
 mod worker_cmd;
@@ -133,7 +135,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Work(args) => work::run(ctx, args),
         Command::Serve(args) => serve::run(ctx, args),
         Command::Health(args) => health::run(&ctx, &args),
-        Command::Status => ctx.block_on(status::run),
+        Command::Status(args) => ctx.block_on(async move |ctx| status::run(ctx, &args).await),
         Command::Activate(args) => ctx.block_on(async move |ctx| activate::run(ctx, *args).await),
         Command::Doctor(args) => doctor::run(ctx, &args),
         Command::Events(args) => ctx.block_on(async move |ctx| events::run(ctx, args).await),

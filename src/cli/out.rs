@@ -102,6 +102,12 @@ impl Out {
         self.line(escaped_json(&text.map_err(|error| CliError::new(super::exit::Exit::Error, error))?))
     }
 
+    /// A document for programs, if there is one: what was for people has been said.
+    pub(super) fn json_or_nothing(&self, value: Option<serde_json::Value>) -> super::error::CliResult {
+        value.map_or(Ok(()), |value| self.json(&value))?;
+        Ok(super::exit::Exit::Ok)
+    }
+
     /// The same on one line in any case.
     pub(super) fn json_line(&self, value: &serde_json::Value) -> Result<(), CliError> {
         self.line(escaped_json(&value.to_string()))

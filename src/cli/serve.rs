@@ -42,7 +42,7 @@ pub(super) fn run(mut ctx: Context, args: Listen) -> CliResult {
 
 /// The API as it is configured.
 pub(super) fn api(config: &Config, client: Client) -> Result<http::Api, CliError> {
-    let api = http::Api::new(client);
+    let api = http::Api::new(client).slos(config.slos());
     match config.api_token()? {
         Some(token) => {
             api.token(&token).map_err(|error| CliError::usage(format!("`api.token_file`: {error}")))

@@ -2,33 +2,74 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::args::Status;
 use super::context::Context;
 use super::error::{CliError, CliResult};
-use super::exit::Exit;
-use super::queue;
+use super::{queue, tiers};
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::{Timestamp, human};
 use crate::health::tier::{GateAsk, look};
 use crate::job::State;
-use crate::names::{Release, escaped};
-use crate::store::{Census, Presence, Seen};
+use crate::names::{Release, Tier, escaped};
+use crate::store::{Census, Presence, Seen, Store};
 
-pub(super) async fn run(ctx: &Context) -> CliResult {
+pub(super) async fn run(ctx: &Context, args: &Status) -> CliResult {
     let (store, tier) = ctx.open().await?;
+    if !args.all_tiers {
+        let others = tiers::others(&*store, &tier).await?;
+        let section = section(ctx, &*store, &tier, &others).await?;
+        ctx.out.next(ctx.own(&section.help));
+        return ctx.out.json_or_nothing(section.json);
+    }
+    let (mut all, mut help) = (serde_json::Map::new(), None);
+    for tier in tiers::asked(&*store, tier, true).await? {
+        let section = section(ctx, &*store, &tier, &[]).await?;
+        match section.json {
+            Some(json) => drop(all.insert(tier.to_string(), json)),
+            None => ctx.out.line("")?,
+        }
+        if help.is_none() && section.trouble {
+            help = Some(ctx.own_in(&tier, &section.help));
+        }
+    }
+    if let Some(help) = help {
+        ctx.out.next(help);
+    }
+    ctx.out.json_or_nothing((!ctx.out.is_for_people()).then(|| json!({ "tiers": all })))
+}
+
+/// What one tier came to.
+struct Section {
+    /// For programs; people were told.
+    json: Option<Value>,
+    trouble: bool,
+    /// The command that helps, beginning with `sluicegate `.
+    help: String,
+}
+
+async fn section(
+    ctx: &Context,
+    store: &dyn Store,
+    tier: &Tier,
+    others: &[Tier],
+) -> Result<Section, CliError> {
     let about = store.about();
     let (activation, workers, census) =
-        (store.activation(&tier).await?, store.workers(&tier).await?, store.census(&tier).await?);
+        (store.activation(tier).await?, store.workers(tier).await?, store.census(tier).await?);
     let trouble = trouble(&workers, &census);
     let active = activation.as_ref().map_or_else(Release::default, |current| current.release.clone());
-    let verdict = look(&*store, &tier, &GateAsk::new(active)).await;
+    let verdict = look(store, tier, &GateAsk::new(active)).await;
+    let help = format!("sluicegate {}", advice(activation.as_ref(), &workers, &census));
+    let mut section = Section { json: None, trouble: trouble.is_some(), help };
     if !ctx.out.is_for_people() {
         let workers: Vec<_> =
             workers.iter().map(|seen| json!({ "worker": seen, "stale": seen.is_stale() })).collect();
-        ctx.out.json(&json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble,
-            "verdict": verdict.decision, "output": verdict.output }))?;
-        return Ok(Exit::Ok);
+        let json = json!({ "tier": tier, "store": about, "activation": activation, "workers": workers, "queues": census.queues, "trouble": trouble,
+            "verdict": verdict.decision, "output": verdict.output });
+        section.json = Some(tiers::noted(json, others));
+        return Ok(section);
     }
     let out = &ctx.out;
     out.line(format!(
@@ -39,12 +80,14 @@ pub(super) async fn run(ctx: &Context) -> CliResult {
     out.line(format!("store      {}   {}, survives: {}", about.location, about.detail, about.durability))?;
     out.line(format!("activation {}", activation_line(activation.as_ref(), census.now)))?;
     out.line(escaped(&format!("gate       {}: {}", verdict.decision.as_str(), verdict.output)))?;
+    if let Some(hint) = tiers::hint(others) {
+        out.line(format!("beside it  {hint}"))?;
+    }
     out.line("")?;
     workers_table(ctx, &workers)?;
     out.line("")?;
     queue::table(ctx, &census.queues)?;
-    out.next(format!("{} {}", ctx.program, advice(activation.as_ref(), &workers, &census)));
-    Ok(Exit::Ok)
+    Ok(section)
 }
 
 /// The command that helps most: a worker when there is none, a look at what failed, a first job.

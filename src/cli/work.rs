@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::handlers::Delivery;
 use crate::health::{Probe, Thresholds};
 use crate::http::Health;
-use crate::store::Store;
+use crate::store::observed::Observed;
 use crate::telemetry::{self, otel, otel::Otel};
 use crate::worker::{Ended, Hook, Options, Worker};
 
@@ -44,8 +44,8 @@ pub(super) fn run(mut ctx: Context, args: Work) -> CliResult {
     let mut options = options(&config, &listener);
     let otel = otel(&ctx, &config, &mut options);
     let result = runtime.block_on(async {
-        let store = ctx.store(&config).await?;
-        let worker = Worker::start(Arc::clone(&store), registry, options).await?;
+        let store = Arc::new(Observed::new(ctx.store(&config).await?));
+        let worker = Worker::start(Arc::clone(&store) as _, registry, options).await?;
         if let Some(otel) = &otel {
             otel.watch(&worker);
         }
@@ -130,10 +130,11 @@ fn sha256(mut file: File) -> std::io::Result<String> {
 }
 
 /// The probes of this worker, as they are configured.
-pub(super) fn health(config: &Config, worker: &Worker, store: Arc<dyn Store>) -> Health {
+pub(super) fn health(config: &Config, worker: &Worker, store: Arc<Observed>) -> Health {
     let healthz = config.healthz().map(|word| if word == "livez" { Probe::Live } else { Probe::Ready });
     Health::new(Arc::new(worker.clone()))
-        .store(store, config.tier())
+        .store(Arc::clone(&store) as _, config.tier())
+        .observed(store)
         .slos(config.slos())
         .healthz(healthz)
         .limits(thresholds(config))

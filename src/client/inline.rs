@@ -279,7 +279,8 @@ impl Client {
     async fn inline(self, run: Run, job: NewJob, ctx: Context, patience: Duration) -> Stored {
         let net = NewJob { when: When::After(run.deadline + MARGIN), ..job.clone() };
         let singles = Arc::clone(&self.singles);
-        let mut insert = tokio::spawn(async move { singles.insert(net).await });
+        // Scheduled only so that no worker takes it meanwhile: whoever enqueued it wants it now.
+        let mut insert = tokio::spawn(async move { singles.insert(net, false).await });
         match tokio::time::timeout(patience, &mut insert).await {
             Ok(stored) => self.knowing(run, &job, ctx, self.joined(job.id, stored)).await,
             Err(_) => self.not_knowing(run, job, ctx, insert).await,

@@ -1,12 +1,13 @@
 //! Enqueue: single, many, unique, with a bypass. Concurrent single enqueues ride one round trip together.
 //!
-//! - [`way`]: which way a job went
+//! - [`way`]: which way a job went; `tally`: how many jobs were enqueued, for metrics
 //! - [`inline`] (feature `worker`): jobs that their caller runs itself; `attempt` is one such run
 
 #[cfg(feature = "worker")]
 mod attempt;
 #[cfg(feature = "worker")]
 pub mod inline;
+mod tally;
 pub mod way;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +18,13 @@ use tokio::sync::oneshot;
 
 use crate::ids::JobId;
 use crate::job::{Bypass, InvalidJob, Job, NewJob, State};
-use crate::names::Tier;
+use crate::names::{Kind, Queue, Tier};
 use crate::store::{Durability, ErrorKind, Insert, MAX_BATCH, Store, StoreError};
 
 #[cfg(feature = "worker")]
 pub use inline::Handlers;
+use tally::Tally;
+pub use tally::{Sent, SentCount};
 pub use way::{Declined, Way};
 
 /// A job of a batch waits so long for a place among those that run here; then it is queued.
@@ -33,6 +36,7 @@ pub struct Client {
     store: Arc<dyn Store>,
     tier: Tier,
     singles: Arc<Coalescer>,
+    tally: Option<Arc<Tally>>,
     #[cfg(feature = "worker")]
     handlers: Option<Arc<Handlers>>,
 }
@@ -105,14 +109,31 @@ impl Client {
     /// A client of a tier.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, tier: Tier) -> Self {
-        let singles = Arc::new(Coalescer::new(Arc::clone(&store), tier.clone()));
+        let singles = Arc::new(Coalescer::new(Arc::clone(&store), tier.clone(), None));
         Self {
             store,
             tier,
             singles,
+            tally: None,
             #[cfg(feature = "worker")]
             handlers: None,
         }
+    }
+
+    /// Counts what is enqueued from now on, for metrics. These are the kinds that are counted by name, each with its own
+    /// queue.
+    #[must_use]
+    pub fn counting<'a>(mut self, kinds: impl Iterator<Item = (&'a Queue, &'a Kind)>) -> Self {
+        let tally = Arc::new(Tally::of(kinds));
+        self.tally = Some(Arc::clone(&tally));
+        self.singles = Arc::new(Coalescer::new(Arc::clone(&self.store), self.tier.clone(), Some(tally)));
+        self
+    }
+
+    /// What this client and its clones have enqueued; empty unless they are counting.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        self.tally.as_ref().map(|tally| tally.read()).unwrap_or_default()
     }
 
     /// Opens the store at a URL, for the default tier.
@@ -159,7 +180,10 @@ impl Client {
         let job = job.check()?;
         match self.try_inline(&job, wait).await {
             Ok(answer) => answer,
-            Err(why) => Ok(self.singles.insert(job).await?.declined(why)),
+            Err(why) => {
+                let later = tally::is_later(&job);
+                Ok(self.singles.insert(job, later).await?.declined(why))
+            }
         }
     }
 
@@ -227,7 +251,8 @@ impl Client {
         while jobs.peek().is_some() {
             let batch: Vec<NewJob> = jobs.by_ref().take(MAX_BATCH).collect();
             let some = answers.len();
-            answers.extend(insert_batch(&*self.store, &self.tier, batch).await);
+            let later = batch.iter().map(tally::is_later).collect();
+            answers.extend(insert_batch(&*self.store, &self.tier, self.tally.as_deref(), batch, later).await);
             if let Some(Err(EnqueueError::Store(error) | EnqueueError::Unknown { source: error, .. })) =
                 answers.get(some)
             {
@@ -239,15 +264,24 @@ impl Client {
     }
 }
 
-/// One round trip. Every job is checked first; a job that is refused does not hold the others up.
+/// One round trip. Every job is checked first; a job that is refused does not hold the others up. `later` says of each
+/// whether whoever enqueued it wants it to run later.
 async fn insert_batch(
     store: &dyn Store,
     tier: &Tier,
+    tally: Option<&Tally>,
     jobs: Vec<NewJob>,
+    later: Vec<bool>,
 ) -> Vec<Result<Enqueued, EnqueueError>> {
     let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    let counted = tally.map(|tally| (tally, tally::runs(jobs.iter().zip(later))));
     match store.insert(tier, jobs).await {
-        Ok(answers) => answers.into_iter().map(Enqueued::from_insert).collect(),
+        Ok(answers) => {
+            if let Some((tally, runs)) = counted {
+                tally.count(runs, &answers);
+            }
+            answers.into_iter().map(Enqueued::from_insert).collect()
+        }
         Err(error) if error.kind == ErrorKind::Timeout => {
             ids.into_iter().map(|id| Err(EnqueueError::Unknown { id, source: error.clone() })).collect()
         }
@@ -287,27 +321,29 @@ type Answer = oneshot::Sender<Result<Enqueued, EnqueueError>>;
 struct Coalescer {
     store: Arc<dyn Store>,
     tier: Tier,
+    tally: Option<Arc<Tally>>,
     waiting: Mutex<Waiting>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    jobs: Vec<(NewJob, Answer)>,
+    /// With whether each is to run later.
+    jobs: Vec<((NewJob, bool), Answer)>,
     /// A task is sending; it takes what is added before it ends.
     sending: bool,
 }
 
 impl Coalescer {
-    fn new(store: Arc<dyn Store>, tier: Tier) -> Self {
-        Self { store, tier, waiting: Mutex::default() }
+    fn new(store: Arc<dyn Store>, tier: Tier, tally: Option<Arc<Tally>>) -> Self {
+        Self { store, tier, tally, waiting: Mutex::default() }
     }
 
-    async fn insert(self: &Arc<Self>, job: NewJob) -> Result<Enqueued, EnqueueError> {
+    async fn insert(self: &Arc<Self>, job: NewJob, later: bool) -> Result<Enqueued, EnqueueError> {
         let id = job.id;
         let (answer, answered) = oneshot::channel();
         let start = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.jobs.push((job, answer));
+            waiting.jobs.push(((job, later), answer));
             !std::mem::replace(&mut waiting.sending, true)
         };
         if start {
@@ -327,8 +363,9 @@ impl Coalescer {
 
     async fn send(self: Arc<Self>) {
         while let Some(batch) = self.next_batch() {
-            let (jobs, answers): (Vec<NewJob>, Vec<Answer>) = batch.into_iter().unzip();
-            let results = insert_batch(&*self.store, &self.tier, jobs).await;
+            let (jobs, answers): (Vec<(NewJob, bool)>, Vec<Answer>) = batch.into_iter().unzip();
+            let (jobs, later) = jobs.into_iter().unzip();
+            let results = insert_batch(&*self.store, &self.tier, self.tally.as_deref(), jobs, later).await;
             for (answer, result) in answers.into_iter().zip(results) {
                 if answer.send(result).is_err() {
                     tracing::debug!("a caller went away before its job was stored");
@@ -337,7 +374,7 @@ impl Coalescer {
         }
     }
 
-    fn next_batch(&self) -> Option<Vec<(NewJob, Answer)>> {
+    fn next_batch(&self) -> Option<Vec<((NewJob, bool), Answer)>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let size = waiting.jobs.len().min(MAX_BATCH);
         waiting.sending = size > 0;

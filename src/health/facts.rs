@@ -9,7 +9,7 @@ use crate::clock::{self, Timestamp};
 use crate::job::State;
 use crate::names::{Queue, Tier};
 use crate::store::{Census, Failing, Fault, QueueCensus, Quiet};
-use crate::worker::{self, Counts, Worker};
+use crate::worker::{self, Counts, Waits, Worker};
 
 /// Where a probe finds the facts. It must answer from memory, in microseconds, whatever the worker is doing.
 pub trait Source: Send + Sync + 'static {
@@ -20,6 +20,11 @@ pub trait Source: Send + Sync + 'static {
     fn counts(&self) -> Counts {
         Counts::default()
     }
+
+    /// How long its jobs waited; empty when nothing is known.
+    fn waits(&self) -> Waits {
+        Waits::default()
+    }
 }
 
 impl Source for Worker {
@@ -29,6 +34,10 @@ impl Source for Worker {
 
     fn counts(&self) -> Counts {
         Worker::counts(self)
+    }
+
+    fn waits(&self) -> Waits {
+        Worker::waits(self)
     }
 }
 

@@ -37,7 +37,7 @@ impl Served {
             Do::ShowJob => jobs::show(client, segment).await,
             Do::Enqueue => jobs::enqueue(client, headers, read(jobs::MAX_ONE).await?).await,
             Do::EnqueueBatch => jobs::enqueue_batch(client, headers, read(jobs::MAX_BATCH_BODY).await?).await,
-            Do::Gate => gate::verdict(client, query).await,
+            Do::Gate => gate::verdict(client, &self.api.slos, query).await,
             Do::Inbox | Do::InboxJson | Do::InboxStyle => self.inbox(what, query).await,
             Do::Healthz | Do::ProbesAreElsewhere => Ok(probes::healthz("<health.listen>")),
         }

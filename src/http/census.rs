@@ -27,7 +27,8 @@ pub(crate) struct View {
     pub(crate) paused: Vec<Queue>,
 }
 
-type Answer = Result<(Census, Vec<Paused>), StoreError>;
+/// The counts, and when they came: that is not when they are asked for again, if they came too late for whoever asked.
+type Answer = Result<(Instant, Census, Vec<Paused>), StoreError>;
 
 #[derive(Default)]
 struct Inner {
@@ -62,16 +63,19 @@ impl Counted {
     async fn ask(&self, inner: &mut Inner) {
         let asking = inner.asking.get_or_insert_with(|| {
             let (store, tier) = (Arc::clone(&self.store), self.tier.clone());
-            tokio::spawn(async move { Ok((store.census(&tier).await?, store.pauses(&tier).await?)) })
+            tokio::spawn(async move {
+                let census = store.census(&tier).await?;
+                Ok((clock::instant(), census, store.pauses(&tier).await?))
+            })
         });
         let answer = tokio::time::timeout(PATIENCE, asking).await;
         if answer.is_ok() {
             inner.asking = None;
         }
         inner.view.up = match answer {
-            Ok(Ok(Ok((census, pauses)))) => {
+            Ok(Ok(Ok((came, census, pauses)))) => {
                 inner.view.paused = pauses.into_iter().map(|paused| paused.queue).collect();
-                inner.view.last = Some((clock::instant(), Arc::new(census)));
+                inner.view.last = Some((came, Arc::new(census)));
                 true
             }
             failed => {

@@ -3,6 +3,8 @@
 
 use std::fmt::{Display, Write as _};
 
+use crate::histogram::Times;
+
 /// What a family measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
@@ -71,6 +73,11 @@ impl Family<'_> {
         let name = self.name;
         self.text.line(format_args!("{name}{ending}{{{all}}} {value}"));
         self
+    }
+
+    /// The same of times that were kept as one.
+    pub(crate) fn times(&mut self, labels: &[(&str, &str)], times: &Times) {
+        self.histogram(labels, times.bounds, &times.buckets, times.total.as_secs_f64());
     }
 
     /// A whole histogram; the buckets are each alone, and one more than the bounds.

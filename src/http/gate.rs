@@ -1,5 +1,8 @@
-//! `/v1/gate`: the verdict on a tier and a release. Plain curl is a correct client of it: pending is a 503 with
+//! `/v1/gate`: the verdict on a tier and a release, or with `all_tiers=1` on every tier. Plain curl is a correct client of it: pending is a 503 with
 //! `Retry-After`, which `--retry` obeys; what is decided is not retried.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
@@ -10,45 +13,86 @@ use super::routes::Query;
 use crate::client::Client;
 use crate::clock::parse_duration;
 use crate::health::tier::rules::SLO;
-use crate::health::tier::{Decision, GateAsk, MinActive, implied, look};
-use crate::names::{Queue, Release, Tier};
+use crate::health::tier::{AllAsk, Decision, GateAsk, MinActive, implied, look, look_all};
+use crate::names::{BadName, Queue, Release, Tier};
 
 /// When to ask again, in seconds.
 const AGAIN: HeaderValue = HeaderValue::from_static("5");
 
 /// `GET /v1/gate`
-pub(crate) async fn verdict(client: &Client, query: Option<&str>) -> Result<Reply, Problem> {
-    let known =
-        ["release", "min_active", "expect", "queues", "tier", "allow_provisional", "slo", "generation"];
+pub(crate) async fn verdict(
+    client: &Client,
+    slos: &BTreeMap<Queue, Duration>,
+    query: Option<&str>,
+) -> Result<Reply, Problem> {
+    let known = [
+        "release",
+        "min_active",
+        "expect",
+        "queues",
+        "tier",
+        "allow_provisional",
+        "slo",
+        "generation",
+        "all_tiers",
+        "exclude",
+    ];
     let query = Query::read(query, &known)?;
+    let mut each = GateAsk {
+        min_active: query.parsed("min_active")?.unwrap_or(MinActive::Percent(100)),
+        expect: query.parsed("expect")?,
+        queues: list(&query, "queues", Queue::new)?,
+        allow_provisional: switch(&query, "allow_provisional")?,
+        known: query.parsed("generation")?.unwrap_or(0),
+        ..GateAsk::new(Release::default())
+    };
+    latency(&mut each, &query, slos)?;
+    if switch(&query, "all_tiers")? {
+        return over_all(client, &query, each).await;
+    }
+    if query.get("exclude").is_some() {
+        return Err(Problem::bad_parameter("`exclude` leaves tiers out of `all_tiers=1`: give both or none"));
+    }
     let tier: Tier = query.parsed("tier")?.unwrap_or_else(|| client.tier().clone());
     let release = match query.parsed("release")? {
         Some(release) => release,
         None => unnamed(client, &tier).await?,
     };
-    let ask = GateAsk {
-        min_active: query.parsed("min_active")?.unwrap_or(MinActive::Percent(100)),
-        expect: query.parsed("expect")?,
-        queues: queues(&query)?,
-        allow_provisional: switch(&query, "allow_provisional")?,
-        slo: slo(&query)?,
-        known: query.parsed("generation")?.unwrap_or(0),
-        ..GateAsk::new(release)
-    };
-    let verdict = look(&**client.store(), &tier, &ask).await;
-    let status = match verdict.decision {
+    let verdict = look(&**client.store(), &tier, &GateAsk { release, ..each }).await;
+    Ok(answer(verdict.decision, &verdict.to_value().map_err(Problem::internal)?))
+}
+
+/// `?all_tiers=1`: every tier that the store knows, whichever this API serves.
+async fn over_all(client: &Client, query: &Query, each: GateAsk) -> Result<Reply, Problem> {
+    if let Some(name) = ["tier", "queues", "generation"].into_iter().find(|name| query.get(name).is_some()) {
+        let detail = format!("`{name}` is about one tier, `all_tiers=1` about every one: give one of them");
+        return Err(Problem::bad_parameter(detail));
+    }
+    let exclude = list(query, "exclude", Tier::new)?;
+    let ask = AllAsk { each, release: query.parsed("release")?, exclude, known: BTreeMap::new() };
+    let verdict = look_all(&**client.store(), &ask).await.map_err(|managed| {
+        let active: serde_json::Map<String, serde_json::Value> =
+            managed.0.iter().map(|(tier, active)| (tier.to_string(), active.as_str().into())).collect();
+        Problem::bad_request("RELEASE_NEEDED", format!("`release` is needed: {managed}"))
+            .hint("?all_tiers=1&release=RELEASE")
+            .with("active", active)
+    })?;
+    Ok(answer(verdict.decision, &verdict.to_value().map_err(Problem::internal)?))
+}
+
+fn answer(decision: Decision, body: &serde_json::Value) -> Reply {
+    let status = match decision {
         Decision::Pass => StatusCode::OK,
         Decision::Pending => StatusCode::SERVICE_UNAVAILABLE,
         Decision::Fail => StatusCode::PRECONDITION_FAILED,
         Decision::Superseded => StatusCode::CONFLICT,
         Decision::Unknown => StatusCode::NOT_FOUND,
     };
-    let body = verdict.to_value().map_err(Problem::internal)?;
-    let mut reply = reply::json(status, &body);
-    if verdict.decision == Decision::Pending {
+    let mut reply = reply::json(status, body);
+    if decision == Decision::Pending {
         reply.headers_mut().insert(RETRY_AFTER, AGAIN);
     }
-    Ok(reply)
+    reply
 }
 
 /// Without a name only an unmanaged tier can be judged.
@@ -63,9 +107,10 @@ async fn unnamed(client: &Client, tier: &Tier) -> Result<Release, Problem> {
     })
 }
 
-fn queues(query: &Query) -> Result<Vec<Queue>, Problem> {
-    let names = query.get("queues").unwrap_or_default().split(',').filter(|name| !name.is_empty());
-    names.map(|name| Queue::new(name).map_err(Problem::bad_parameter)).collect()
+/// Names, separated by commas.
+fn list<T>(query: &Query, name: &str, read: fn(&str) -> Result<T, BadName>) -> Result<Vec<T>, Problem> {
+    let names = query.get(name).unwrap_or_default().split(',').filter(|name| !name.is_empty());
+    names.map(|name| read(name).map_err(Problem::bad_parameter)).collect()
 }
 
 fn switch(query: &Query, name: &str) -> Result<bool, Problem> {
@@ -79,11 +124,12 @@ fn switch(query: &Query, name: &str) -> Result<bool, Problem> {
     }
 }
 
-/// `slo=1` is the usual objective, `slo=30s` another one.
-fn slo(query: &Query) -> Result<Option<std::time::Duration>, Problem> {
+/// `slo=1` is what is configured for each queue, and the usual objective for the others; `slo=30s` is that for all.
+fn latency(ask: &mut GateAsk, query: &Query, configured: &BTreeMap<Queue, Duration>) -> Result<(), Problem> {
     match query.get("slo") {
-        None | Some("0" | "false") => Ok(None),
-        Some("" | "1" | "true") => Ok(Some(SLO)),
-        Some(text) => parse_duration(text).map(Some).map_err(Problem::bad_parameter),
+        None | Some("0" | "false") => {}
+        Some("" | "1" | "true") => (ask.slo, ask.slos) = (Some(SLO), configured.clone()),
+        Some(text) => ask.slo = Some(parse_duration(text).map_err(Problem::bad_parameter)?),
     }
+    Ok(())
 }

@@ -14,15 +14,19 @@ use super::census::Counted;
 use super::guard::Guard;
 use super::probes::Probes;
 use super::server::{self, Limits};
+use crate::client::Client;
 use crate::health::{Memory, Probe, Source, Thresholds};
 use crate::names::{Queue, Tier};
 use crate::store::Store;
+use crate::store::observed::Observed;
 
 /// What the probes of one worker answer with.
 pub struct Health {
     source: Arc<dyn Source>,
     store: Option<(Arc<dyn Store>, Tier)>,
     slos: BTreeMap<Queue, Duration>,
+    client: Option<Client>,
+    observed: Option<Arc<Observed>>,
     healthz: Option<Probe>,
     limits: Thresholds,
 }
@@ -38,7 +42,15 @@ impl Health {
     /// The probes of this worker.
     #[must_use]
     pub fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, store: None, slos: BTreeMap::new(), healthz: None, limits: Thresholds::default() }
+        Self {
+            source,
+            store: None,
+            slos: BTreeMap::new(),
+            client: None,
+            observed: None,
+            healthz: None,
+            limits: Thresholds::default(),
+        }
     }
 
     /// Where the queues of its tier are counted, for metrics and for latency.
@@ -52,6 +64,20 @@ impl Health {
     #[must_use]
     pub fn slos(mut self, slos: BTreeMap<Queue, Duration>) -> Self {
         self.slos = slos;
+        self
+    }
+
+    /// Whose jobs are the ones that this process enqueues, for metrics; it must be [counting](Client::counting).
+    #[must_use]
+    pub fn client(mut self, client: Client) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// What measures the calls of this process to its store, for metrics.
+    #[must_use]
+    pub fn observed(mut self, observed: Arc<Observed>) -> Self {
+        self.observed = Some(observed);
         self
     }
 
@@ -83,6 +109,8 @@ impl Health {
             memory: Memory::new(tier, self.slos),
             guard,
             counted: self.store.map(|(store, tier)| Counted::new(store, tier)),
+            client: self.client,
+            observed: self.observed,
             healthz: self.healthz,
             limits: self.limits,
         });

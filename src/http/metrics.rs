@@ -7,12 +7,14 @@ use std::time::Duration;
 use super::census::View;
 use super::exposition::{Text, Type};
 use crate::activation::WorkerState;
+use crate::client::Sent;
 use crate::clock::{self, Timestamp};
 use crate::health::{Facts, Probe, Status};
+use crate::histogram::Times;
 use crate::job::State;
 use crate::names::{Queue, Tier};
 use crate::store::{FaultCode, QueueCensus};
-use crate::worker::{self, BOUNDS, Counts, Done};
+use crate::worker::{self, BOUNDS, Counts, Done, WAITS, Waits};
 
 pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,6 +25,11 @@ pub(crate) struct Known<'a> {
     pub(crate) worker: Option<&'a worker::Facts>,
     pub(crate) facts: Option<&'a Facts>,
     pub(crate) counts: Counts,
+    pub(crate) waits: Waits,
+    /// What this process enqueued.
+    pub(crate) sent: Sent,
+    /// How long the store's operations took, if that is measured here.
+    pub(crate) operations: Vec<(&'static str, Times)>,
     pub(crate) verdicts: [(Probe, Status); 5],
     /// Whether the queues are counted here at all.
     pub(crate) counted: bool,
@@ -36,7 +43,9 @@ pub(crate) fn text(known: &Known<'_>, open: bool) -> String {
     about(&mut text, known);
     worker(&mut text, known);
     times(&mut text, known);
+    enqueued(&mut text, known);
     jobs(&mut text, &known.counts);
+    waits(&mut text, known);
     store(&mut text, known);
     queues(&mut text, known);
     text.end()
@@ -144,6 +153,37 @@ fn seconds(at: Timestamp) -> f64 {
     at.ms() as f64 / 1e3
 }
 
+/// A process that has no way in enqueues nothing: that is zero, and not unknown.
+fn enqueued(text: &mut Text, known: &Known<'_>) {
+    let places: BTreeSet<_> = known.counts.keys().chain(known.sent.keys()).collect();
+    let mut family = text.family(
+        "sluicegate_jobs_enqueued_total",
+        Type::Counter,
+        "Jobs that this process enqueued, to run now or later.",
+    );
+    for place in places {
+        let (sent, (queue, kind)) = (known.sent.get(place).copied().unwrap_or_default(), place);
+        for (when, jobs) in [("now", sent.now), ("scheduled", sent.scheduled)] {
+            family.is(&[("queue", queue.as_str()), ("kind", kind.as_str()), ("when", when)], jobs);
+        }
+    }
+}
+
+/// A queue that has a limit is one that somebody watches: it is there although no job of it began here yet.
+fn waits(text: &mut Text, known: &Known<'_>) {
+    let none = Times::none(&WAITS);
+    let mut rows: BTreeMap<&Queue, &Times> = known.slos.keys().map(|queue| (queue, &none)).collect();
+    rows.extend(&known.waits);
+    let mut family = text.family(
+        "sluicegate_job_wait_seconds",
+        Type::Histogram,
+        "How long jobs waited from when they could run until they began, in this process.",
+    );
+    for (queue, times) in rows {
+        family.times(&[("queue", queue.as_str())], times);
+    }
+}
+
 fn jobs(text: &mut Text, counts: &Counts) {
     let mut family = text.family(
         "sluicegate_jobs_processed_total",
@@ -192,6 +232,14 @@ fn store(text: &mut Text, known: &Known<'_>) {
         "For how long the store has not answered this worker.",
     )
     .is(&[], away.map_or(0.0, |(_, secs)| *secs));
+    let mut family = text.family(
+        "sluicegate_store_operation_duration_seconds",
+        Type::Histogram,
+        "How long the calls of this process to its store took, whether they were answered, failed or were given up.",
+    );
+    for (op, times) in &known.operations {
+        family.times(&[("op", op)], times);
+    }
     let counted = known.view.last.as_ref().map_or(0.0, |(at, _)| seconds(clock::wall().minus(at.elapsed())));
     text.family(
         "sluicegate_queue_census_timestamp_seconds",

@@ -14,16 +14,19 @@
 //! | 409 | the id exists with other content; another job holds the unique key |
 //! | 422 | the idempotency key was used for other content, and nothing else |
 //! | 503 + `Retry-After` | the store is away: nothing was stored; `NEITHER_DONE_NOR_KEPT`: a job with a bypass failed here, too |
-//! | 200, 503 + `Retry-After`, 412, 409, 404 | a gate: pass, pending, fail, superseded, unknown release |
+//! | 200, 503 + `Retry-After`, 412, 409, 404 | a gate: pass, pending, fail, superseded, unknown release; the worst of all tiers with `all_tiers=1` |
 //! | 504 + `OUTCOME_UNKNOWN` | the store did not answer: send the same again, it cannot be stored twice |
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
+use crate::names::Queue;
 
 mod api;
 mod body;
@@ -65,6 +68,7 @@ pub struct Api {
     token: Option<Token>,
     hosts: Vec<String>,
     limits: Limits,
+    slos: BTreeMap<Queue, Duration>,
     #[cfg(feature = "handlers")]
     inbox: Option<Arc<inbox::FileInbox>>,
 }
@@ -78,6 +82,7 @@ impl Api {
             token: None,
             hosts: Vec::new(),
             limits: Limits::default(),
+            slos: BTreeMap::new(),
             #[cfg(feature = "handlers")]
             inbox: None,
         }
@@ -105,6 +110,13 @@ impl Api {
     #[must_use]
     pub fn allow_host(mut self, host: &str) -> Self {
         self.hosts.push(host.to_ascii_lowercase());
+        self
+    }
+
+    /// How long a job of these queues may wait, for a gate that is asked about latency.
+    #[must_use]
+    pub fn slos(mut self, slos: BTreeMap<Queue, Duration>) -> Self {
+        self.slos = slos;
         self
     }
 

@@ -14,7 +14,9 @@ use super::problem::Problem;
 use super::reply::{self, Reply};
 use super::routes::{self, PROBES, Probe as Route};
 use super::server::{Face, Peer};
+use crate::client::Client;
 use crate::health::{Ask, Memory, Probe, Source, Thresholds, Verdict, judge};
+use crate::store::observed::Observed;
 
 /// How often the facts are looked at between probes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -27,6 +29,8 @@ pub(crate) struct Probes {
     pub(crate) memory: Memory,
     pub(crate) guard: Guard,
     pub(crate) counted: Option<Counted>,
+    pub(crate) client: Option<Client>,
+    pub(crate) observed: Option<Arc<Observed>>,
     pub(crate) healthz: Option<Probe>,
     pub(crate) limits: Thresholds,
 }
@@ -117,6 +121,9 @@ impl Probes {
             worker: worker.as_ref(),
             facts: facts.as_ref(),
             counts: self.source.counts(),
+            waits: self.source.waits(),
+            sent: self.client.as_ref().map(Client::sent).unwrap_or_default(),
+            operations: self.observed.as_ref().map(|observed| observed.times()).unwrap_or_default(),
             verdicts: Probe::ALL.map(status),
             counted: self.counted.is_some(),
             view,
@@ -247,6 +254,8 @@ mod tests {
                 probes: true,
             },
             counted: None,
+            client: None,
+            observed: None,
             healthz: None,
             limits: Thresholds::default(),
         };

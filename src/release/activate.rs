@@ -170,6 +170,7 @@ fn flip(wish: &Wish, facts: &TierFacts) -> Result<Flip, Refusal> {
         confirm_within: None,
         fallback: None,
         deploy: None,
+        guard: None,
     };
     if let Some(within) = wish.provisional {
         let current = facts.activation.as_ref();
@@ -229,7 +230,7 @@ fn who_is_there(facts: &TierFacts, release: &Release) -> String {
 pub async fn carry_out(store: &dyn Store, mut plan: Plan, by: &Actor) -> Result<Plan, Refusal> {
     let expected = generation(plan.from.as_ref());
     let answer = match (plan.action, plan.flip.take()) {
-        (Step::Commit, _) => store.commit(&plan.tier, expected, by).await?,
+        (Step::Commit, _) => store.commit(&plan.tier, expected, None, by).await?,
         (Step::Activate, Some(flip)) => {
             let expect = plan.from.as_ref().map(|current| current.generation);
             store.flip(&plan.tier, expect, flip, by).await?
@@ -241,7 +242,7 @@ pub async fn carry_out(store: &dyn Store, mut plan: Plan, by: &Actor) -> Result<
             plan.to = activation;
             Ok(plan)
         }
-        Flipped::Raced(_) => {
+        Flipped::Raced(_) | Flipped::Fenced => {
             let facts = TierFacts::gather(store, &plan.tier, None).await?;
             Err(Refusal::Raced { expected, there: present(&facts) })
         }

@@ -31,15 +31,31 @@ pub struct Flip {
     pub fallback: Option<Release>,
     /// The deploy that does it.
     pub deploy: Option<String>,
+    /// Only while this record is what its holder read.
+    pub guard: Option<Guard>,
 }
 
-/// The answer to a flip.
+/// A record that must still be what was read, in the same atomic step: what a deploy holds its lock by. Whoever lost it to
+/// another controller while it stood still changes nothing any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// Its space.
+    pub space: Space,
+    /// Its key.
+    pub key: String,
+    /// The version that was read.
+    pub version: u64,
+}
+
+/// The answer to a flip, a commit or an extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Flipped {
     /// Installed.
     Now(Activation),
-    /// The generation is not the expected one; nothing was changed.
+    /// What is there is not what was expected; nothing was changed.
     Raced(Option<Activation>),
+    /// The guard is not what it was: somebody else carries on. Nothing was changed.
+    Fenced,
 }
 
 /// Kinds of versioned records.

@@ -162,6 +162,8 @@ pub struct Claimed {
     pub crashes: u32,
     /// When it was enqueued.
     pub enqueued_at: Timestamp,
+    /// Since when it could run: when it was enqueued, or when its delay, its pause after a failure or its parking ended.
+    pub due_at: Timestamp,
     /// When it is too late.
     pub expires_at: Option<Timestamp>,
     /// Everything rare.

@@ -131,11 +131,15 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     // ---- control plane: cold
 
+    /// The tiers that this store knows, by name: each that has an activation, or workers present, or ever had a job enqueued.
+    /// A name may be there before what it stands for, and outlast it; what works is never missing.
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError>;
+
     /// The activation of a tier, if there is one.
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError>;
 
     /// Installs the next activation if the generation is still `expect` (`None`: there is no activation yet), and
-    /// records it in the ledger in the same step.
+    /// records it in the ledger in the same step. A deadline that is moved meanwhile, or a commit, is no other generation.
     async fn flip(
         &self,
         tier: &Tier,
@@ -146,7 +150,25 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Lets the provisional activation of this generation stand, and records it in the same step. The generation stays:
     /// nothing changes for the workers. One that stands already is answered as it is.
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError>;
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError>;
+
+    /// Moves `confirm_by` of a provisional activation to `within` from now (store time), if the activation is still what the
+    /// caller saw, in every part. Whoever saw an older one loses: another extension, a commit and the dead-man all count. Done
+    /// every second by whoever watches, so it is not in the ledger, and nobody is woken: for the workers nothing changes. One
+    /// that is overdue can be extended until the dead-man has fired.
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError>;
 
     /// Reads one versioned record.
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError>;
@@ -205,7 +227,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The workers of a tier, by name, living and stale.
     async fn workers(&self, tier: &Tier) -> Result<Vec<Seen>, StoreError>;
 
-    /// A round trip through the path that writes take; answers the store's time.
+    /// A round trip through the path that inserts take: fails when they would; answers the store's time.
     async fn probe(&self, tier: &Tier) -> Result<Timestamp, StoreError>;
 }
 

@@ -8,18 +8,22 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use super::{
-    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Flip, Flipped, Insert, LedgerEntry, Page,
-    PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space, Store, StoreError,
-    SweepAsk, Swept, Wake,
+    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Flip, Flipped, Guard, Insert, LedgerEntry,
+    Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle, Settled, Space, Store,
+    StoreError, SweepAsk, Swept, Wake,
 };
 use crate::activation::Activation;
 use crate::clock::{self, Timestamp};
+use crate::histogram::{Histogram, Times};
 use crate::ids::{JobId, Nonce};
 use crate::job::{JobRecord, NewJob};
 use crate::names::{Queue, Tier};
 
+/// Upper bounds of the buckets of an operation's times, in seconds. One is at 5 ms: no call may block others for longer.
+const BOUNDS: [f64; 12] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
+
 /// What is kept of one operation. The counters are read one by one, so a snapshot under load may be off by a call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mark {
     calls: AtomicU64,
     answers: AtomicU64,
@@ -27,6 +31,22 @@ struct Mark {
     abandoned: AtomicU64,
     nanos: AtomicU64,
     slowest: AtomicU64,
+    times: Histogram,
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        let none = AtomicU64::default;
+        Self {
+            calls: none(),
+            answers: none(),
+            errors: none(),
+            abandoned: none(),
+            nanos: none(),
+            slowest: none(),
+            times: Histogram::new(&BOUNDS),
+        }
+    }
 }
 
 /// One call under way; when it is dropped unanswered, its caller gave it up.
@@ -58,7 +78,9 @@ impl Mark {
 impl Call<'_> {
     fn end<T>(mut self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
         self.answered = true;
-        let took = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let took = self.begun.elapsed();
+        self.mark.times.add(took);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.mark.nanos.fetch_add(took, Relaxed);
         self.mark.slowest.fetch_max(took, Relaxed);
         match &answer {
@@ -73,6 +95,8 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         if !self.answered {
             self.mark.abandoned.fetch_add(1, Relaxed);
+            // Otherwise a store that hangs, whose callers give up, would look like one that nobody asks.
+            self.mark.times.add(self.begun.elapsed());
         }
     }
 }
@@ -139,6 +163,13 @@ impl Observed {
         self.marks.read()
     }
 
+    /// How long the calls of every operation took, in the order of [`Store`]: answered, failed, or given up by whoever
+    /// made them.
+    #[must_use]
+    pub fn times(&self) -> Vec<(&'static str, Times)> {
+        self.marks.times()
+    }
+
     /// What one operation has cost so far; `None` when there is no such operation.
     #[must_use]
     pub fn of(&self, op: &str) -> Option<Seat> {
@@ -158,13 +189,17 @@ macro_rules! marks {
             fn read(&self) -> Vec<Seat> {
                 vec![$(self.$op.read(stringify!($op)),)+]
             }
+
+            fn times(&self) -> Vec<(&'static str, Times)> {
+                vec![$((stringify!($op), self.$op.times.read()),)+]
+            }
         }
     };
 }
 
 marks!(
-    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, activation, flip, commit,
-    record, put, records, pause, pauses, append, ledger, ledger_end, beat, workers, probe
+    insert, claim, settle, renew, sweep, subscribe, get, page, bulk, census, tiers, activation, flip, commit,
+    extend, record, put, records, pause, pauses, append, ledger, ledger_end, beat, workers, probe
 );
 
 #[async_trait]
@@ -234,6 +269,11 @@ impl Store for Observed {
         call.end(self.inner.census(tier).await)
     }
 
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        let call = self.marks.tiers.begin();
+        call.end(self.inner.tiers().await)
+    }
+
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
         let call = self.marks.activation.begin();
         call.end(self.inner.activation(tier).await)
@@ -250,9 +290,26 @@ impl Store for Observed {
         call.end(self.inner.flip(tier, expect, next, by).await)
     }
 
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
         let call = self.marks.commit.begin();
-        call.end(self.inner.commit(tier, generation, by).await)
+        call.end(self.inner.commit(tier, generation, guard, by).await)
+    }
+
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
+        let call = self.marks.extend.begin();
+        call.end(self.inner.extend(tier, seen, within, guard).await)
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {

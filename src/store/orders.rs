@@ -170,7 +170,7 @@ pub async fn quiet(
     span: Option<Duration>,
     by: &Actor,
 ) -> Result<Quieting, StoreError> {
-    let at = store.probe(tier).await?;
+    let at = store.census(tier).await?.now; // a store without room must be obeyed, too
     let reason = by.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
     let until = span.map(|span| at.plus(span));
     let quieting = Quieting { target, owner: by.who.clone(), reason, at, until };

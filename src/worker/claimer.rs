@@ -268,11 +268,12 @@ async fn activate_itself(core: &Core) -> Next {
         confirm_within: None,
         fallback: None,
         deploy: None,
+        guard: None,
     };
     let by = obey::itself(core, "the first worker without a release in a tier without an activation");
     match core.heard("claimer", core.store.flip(&core.options.tier, None, flip, &by).await) {
         Some(Flipped::Now(_)) => Next::Again,
-        Some(Flipped::Raced(_)) => Next::Wait(None), // somebody else did, and that wakes this worker
+        Some(Flipped::Raced(_) | Flipped::Fenced) => Next::Wait(None), // somebody else did, and that wakes this worker
         None => Next::Away,
     }
 }

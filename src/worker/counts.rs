@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use super::settler::Outcome;
 use super::state::{Core, lock};
+use crate::histogram::bucket;
 use crate::names::{Kind, Queue};
 use crate::store::{Settle, Settled, Verdict};
-
-/// The kind that stands for all that this worker does not know: what others enqueue must not make new series.
-pub const OTHER: &str = "other";
 
 /// Upper bounds of the buckets of run times, in seconds; one more holds the rest.
 pub const BOUNDS: [f64; 10] = [0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0];
@@ -99,9 +97,7 @@ impl Count {
     }
 
     fn ran(&mut self, ran: Duration) {
-        let secs = ran.as_secs_f64();
-        let bucket = BOUNDS.iter().position(|&bound| secs <= bound).unwrap_or(BOUNDS.len());
-        if let Some(count) = self.buckets.get_mut(bucket) {
+        if let Some(count) = self.buckets.get_mut(bucket(&BOUNDS, ran)) {
             *count += 1;
         }
         self.ran += ran;
@@ -125,8 +121,7 @@ pub(super) fn count(core: &Core, batch: &[Outcome], answers: &[Settled]) {
 }
 
 fn known(core: &Core, kind: &Kind) -> Kind {
-    let other = || Kind::new(OTHER).unwrap_or_else(|_| kind.clone());
-    if core.kinds.contains_key(kind) { kind.clone() } else { other() }
+    if core.kinds.contains_key(kind) { kind.clone() } else { Kind::other() }
 }
 
 /// Every kind in its own queue, at zero: a series that appears with its first value hides that value from rates.

@@ -86,11 +86,16 @@ async fn run(core: &Core, item: Item) {
     // There by construction: the lease was made from the same batch.
     if let Some(held) = lease.jobs.get(item.index) {
         let begun = clock::instant();
+        let waited = lease.store_time_at(begun).since(item.job.due_at);
         let (verdict, ran) = match runnable(core, &item, held) {
             Err(verdict) => (verdict, None),
-            Ok(kind) => (attempt(core, &item, held, kind, None).await, Some(begun.elapsed())),
+            Ok(kind) => {
+                // Now, and not when it has ended: a wait must show while the jobs that waited run.
+                held.line.waits.add(waited);
+                (attempt(core, &item, held, kind, None).await, Some(begun.elapsed()))
+            }
         };
-        core.watched(&item, held, ran, &verdict);
+        core.watched(&item, held, waited, ran, &verdict);
         core.report(&lease, held, ran.unwrap_or_default(), verdict);
     }
     core.finished.fetch_add(1, Relaxed);

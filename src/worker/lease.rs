@@ -1,11 +1,12 @@
 //! A lease and the jobs under it, shared by the parts that must agree on them: one allocation per claim, no map of jobs.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::waits::{Line, Lines};
 use crate::clock::{self, Timestamp};
 use crate::ids::{JobId, Nonce};
 use crate::names::{Kind, Queue};
@@ -39,7 +40,7 @@ pub(super) struct Held {
     /// Its place in the lease.
     pub(super) index: usize,
     pub(super) kind: Kind,
-    queue: Queue,
+    pub(super) line: Arc<Line>,
     pub(super) attempt: u32,
     /// Waiting, running or done. It becomes done once: whoever does that reports its outcome, and nobody else.
     phase: AtomicU8,
@@ -52,13 +53,13 @@ pub(super) struct Held {
 }
 
 impl Held {
-    fn new((index, job): (usize, &Claimed)) -> Self {
+    fn new(index: usize, job: &Claimed, line: Arc<Line>) -> Self {
         Self {
             id: job.id,
             slot: job.slot,
             index,
             kind: job.kind.clone(),
-            queue: job.queue.clone(),
+            line,
             attempt: job.failures.saturating_add(1),
             phase: AtomicU8::new(WAITING),
             cause: AtomicU8::new(Cause::None as u8),
@@ -74,7 +75,7 @@ impl Held {
     }
 
     pub(super) fn place(&self) -> (&Queue, &Kind) {
-        (&self.queue, &self.kind)
+        (&self.line.queue, &self.kind)
     }
 
     /// Marks it running; the token is cancelled already if somebody was faster.
@@ -136,7 +137,7 @@ impl Held {
     /// Reports it as stuck, once.
     pub(super) fn mark_stuck(&self) {
         if !self.stuck.swap(true, Ordering::Relaxed) {
-            tracing::warn!(id = %self.id, kind = %self.kind, queue = %self.queue, cause = ?self.cause(),
+            tracing::warn!(id = %self.id, kind = %self.kind, queue = %self.line.queue, cause = ?self.cause(),
                 "job ignores its cancellation and keeps its slot");
         }
     }
@@ -147,7 +148,7 @@ impl Held {
             "{} kind={} queue={} attempt={} running {} of {}",
             self.id,
             self.kind,
-            self.queue,
+            self.line.queue,
             self.attempt,
             secs(now_ms.saturating_sub(self.started.load(Ordering::Relaxed))),
             secs(self.timeout.load(Ordering::Relaxed)),
@@ -185,7 +186,9 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(batch: &Batch, now_ms: u64) -> Self {
+    pub(super) fn new(batch: &Batch, now_ms: u64, lines: &Lines) -> Self {
+        let mut line = lines.finder();
+        let held = |(index, job): (usize, &Claimed)| Held::new(index, job, line(&job.queue));
         Self {
             nonce: batch.nonce,
             suspect: batch.suspect,
@@ -196,18 +199,23 @@ impl Lease {
             left: AtomicUsize::new(batch.jobs.len()),
             lost: AtomicBool::new(false),
             renewed: AtomicU64::new(now_ms),
-            jobs: batch.jobs.iter().enumerate().map(Held::new).collect(),
+            jobs: batch.jobs.iter().enumerate().map(held).collect(),
         }
     }
 
-    /// One that holds canaries.
+    /// One that holds canaries, in a line that nobody reads.
     pub(super) fn of_canaries(batch: &Batch, now_ms: u64) -> Self {
-        Self { canary: true, ..Self::new(batch, now_ms) }
+        Self { canary: true, ..Self::new(batch, now_ms, &Lines::default()) }
     }
 
     /// The store's time, by this host's monotonic clock since the claim.
     pub(super) fn store_time(&self) -> Timestamp {
-        self.store_now.plus(self.claimed.elapsed())
+        self.store_time_at(clock::instant())
+    }
+
+    /// The same at another moment.
+    pub(super) fn store_time_at(&self, at: Instant) -> Timestamp {
+        self.store_now.plus(at.saturating_duration_since(self.claimed))
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -5,7 +5,8 @@
 //! - `claimer`: takes jobs from the store, as many as can start soon
 //! - `ready`: holds them until a slot is free
 //! - `executor`: runs them, each alone; `outcome` says what became of an attempt
-//! - `settler`: reports that to the store; `counts`: by queue and kind, for metrics
+//! - `settler`: reports that to the store; `counts`: by queue and kind, for metrics;
+//!   `waits`: how long they waited until they began
 //! - `heartbeat`: on a thread of its own, keeps leases and presence, whatever the handlers do
 //! - `sweeper`: promotes what is due and rescues what lost its worker
 //! - `canary`: proves the worker with jobs of its own, through the real path; `hook`: runs the activation hook
@@ -37,6 +38,7 @@ mod state;
 mod status;
 mod sweeper;
 mod tally;
+mod waits;
 pub mod watch;
 
 use std::sync::Arc;
@@ -46,11 +48,12 @@ use crate::activation::WorkerState;
 pub use crate::job::registry::{KindInfo, Registry, RegistryError};
 use crate::store::{ErrorKind, Quiet, Store, StoreError};
 
-pub use counts::{BOUNDS, Count, Counts, Done, OTHER};
+pub use counts::{BOUNDS, Count, Counts, Done};
 pub use facts::Facts;
 pub use hook::Hook;
 pub use options::Options;
 use state::Core;
+pub use waits::{WAITS, Waits};
 
 /// A running worker: a handle to watch and stop it. Dropping it does not stop the worker; dropping the runtime it was
 /// started on does, as a crash would: its leases run out.
@@ -106,10 +109,16 @@ impl Worker {
         state::lock(&self.core.counts).clone()
     }
 
+    /// How long its jobs waited until they began, by queue.
+    #[must_use]
+    pub fn waits(&self) -> Waits {
+        self.core.lines.read()
+    }
+
     /// What it has processed.
     #[must_use]
     pub fn processed(&self) -> watch::Processed {
-        self.core.watch.processed()
+        watch::Processed::sum(&state::lock(&self.core.counts))
     }
 
     /// Returns when its state is this one, or when it has ended and can never be.

@@ -118,7 +118,7 @@ impl Core {
         if batch.jobs.is_empty() {
             return;
         }
-        let lease = Arc::new(Lease::new(&batch, self.now_ms()));
+        let lease = Arc::new(Lease::new(&batch, self.now_ms(), &self.lines));
         self.add_lease(&lease);
         let jobs = batch.jobs.into_iter().enumerate();
         let items = jobs.map(|(index, job)| Item { lease: Arc::clone(&lease), index, job }).collect();
@@ -140,7 +140,7 @@ impl Core {
         if batch.jobs.is_empty() {
             return;
         }
-        let lease = Arc::new(Lease::new(&batch, self.now_ms()));
+        let lease = Arc::new(Lease::new(&batch, self.now_ms(), &self.lines));
         self.add_lease(&lease);
         for held in &lease.jobs {
             self.report(&lease, held, std::time::Duration::ZERO, Verdict::Return);

@@ -18,7 +18,7 @@ use super::ready::Ready;
 use super::settler::Outcome;
 use super::status::Status;
 use super::tally::Outcomes;
-use super::watch::Watch;
+use super::waits::Lines;
 use super::{Ended, Facts};
 use crate::activation::WorkerState;
 use crate::clock::{self, Timestamp};
@@ -68,6 +68,7 @@ pub(super) struct Core {
     pub(super) lost: AtomicU64,
     pub(super) returned: AtomicU64,
     pub(super) counts: Mutex<Counts>,
+    pub(super) lines: Lines,
     pub(super) stuck: AtomicUsize,
     pub(super) generation: AtomicU64,
     ticks: AtomicU64,
@@ -113,7 +114,8 @@ pub(super) struct Core {
     pub(super) silence: CancellationToken,
 
     pub(super) outage: Outage,
-    pub(super) watch: Watch,
+    /// The observer panicked once, and is not called again.
+    pub(super) blind: AtomicBool,
     pub(super) status: Mutex<Status>,
     pub(super) state: watch::Sender<WorkerState>,
     ended: watch::Sender<Option<Ended>>,
@@ -182,6 +184,7 @@ impl Core {
             lost: AtomicU64::new(0),
             returned: AtomicU64::new(0),
             counts: Mutex::new(counts::none_yet(registry.infos().map(|info| (&info.queue, &info.kind)))),
+            lines: Lines::of(registry.infos().map(|info| &info.queue).chain(options.queues.iter().flatten())),
             stuck: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
@@ -213,7 +216,7 @@ impl Core {
             over: CancellationToken::new(),
             silence: CancellationToken::new(),
             outage: Outage::default(),
-            watch: Watch::default(),
+            blind: AtomicBool::new(false),
             status: Mutex::new(Status::new()),
             state: watch::Sender::new(WorkerState::Starting),
             ended: watch::Sender::new(None),

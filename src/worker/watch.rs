@@ -1,11 +1,12 @@
-//! The seam for whoever watches (telemetry): a look at every attempt as it ends, and counters. The worker knows nothing of
+//! The seam for whoever watches (telemetry): a look at every attempt as it ends, and sums. The worker knows nothing of
 //! who looks, and whatever that one does costs no job more than the call.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::counts::{Counts, Done};
 use super::lease::{Cause, Held};
 use super::ready::Item;
 use super::state::Core;
@@ -24,7 +25,7 @@ pub struct Attempted<'a> {
     pub job: &'a Claimed,
     /// How long it ran; `None` when it was not begun at all.
     pub ran: Option<Duration>,
-    /// How long after its enqueue it began.
+    /// How long after it could run it began: after it was enqueued, or was due.
     pub waited: Duration,
     /// What became of it.
     pub fate: Fate,
@@ -114,7 +115,8 @@ impl Fault {
     }
 }
 
-/// Attempts that ended since the worker began, by outcome. What was given back, snoozed or parked was not processed.
+/// Attempts that ended since the worker began and whose end the store knows, by outcome: the sum of [`Counts`]. What was
+/// given back, snoozed or parked was not processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Processed {
     /// Done.
@@ -128,6 +130,16 @@ pub struct Processed {
 }
 
 impl Processed {
+    pub(super) fn sum(counts: &Counts) -> Self {
+        let all = |done| counts.values().map(|count| count.of(done)).sum();
+        Self {
+            success: all(Done::Success),
+            error: all(Done::Error),
+            cancelled: all(Done::Cancelled),
+            expired: all(Done::Expired),
+        }
+    }
+
     /// Each outcome, in the word that metrics use, with its count.
     #[must_use]
     pub fn by_outcome(&self) -> [(Fate, u64); 4] {
@@ -140,59 +152,30 @@ impl Processed {
     }
 }
 
-/// What the worker keeps for it.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    success: AtomicU64,
-    error: AtomicU64,
-    cancelled: AtomicU64,
-    expired: AtomicU64,
-    /// The observer panicked once, and is not called again.
-    blind: AtomicBool,
-}
-
-impl Watch {
-    fn count(&self, fate: Fate) {
-        let counter = match fate {
-            Fate::Success => &self.success,
-            Fate::Error => &self.error,
-            Fate::Cancelled => &self.cancelled,
-            Fate::Expired => &self.expired,
-            Fate::Snoozed | Fate::Parked | Fate::Returned | Fate::Lost => return,
-        };
-        counter.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn processed(&self) -> Processed {
-        Processed {
-            success: self.success.load(Relaxed),
-            error: self.error.load(Relaxed),
-            cancelled: self.cancelled.load(Relaxed),
-            expired: self.expired.load(Relaxed),
-        }
-    }
-}
-
 impl Core {
     /// An attempt ended, or was refused before it began.
-    pub(super) fn watched(&self, item: &Item, held: &Held, ran: Option<Duration>, verdict: &Verdict) {
+    pub(super) fn watched(
+        &self,
+        item: &Item,
+        held: &Held,
+        waited: Duration,
+        ran: Option<Duration>,
+        verdict: &Verdict,
+    ) {
+        let Some(observer) = &self.options.observer else { return };
+        if self.blind.load(Relaxed) {
+            return;
+        }
         let fate = match held.cause() {
             Cause::Lost => Fate::Lost,
             _ if item.lease.is_lost() => Fate::Lost,
             _ if held.is_done() => Fate::Returned, // a stop gave it back while it ran
             _ => Fate::of(verdict),
         };
-        self.watch.count(fate);
-        let Some(observer) = &self.options.observer else { return };
-        if self.watch.blind.load(Relaxed) {
-            return;
-        }
-        let waited = item.lease.store_time().since(item.job.enqueued_at);
-        let waited = waited.saturating_sub(ran.unwrap_or_default());
         let fault = Fault::of(held.cause(), verdict);
         let attempt = Attempted { job: &item.job, ran, waited, fate, fault };
         let seen = std::panic::catch_unwind(AssertUnwindSafe(|| observer.ended(&attempt)));
-        if seen.is_err() && !self.watch.blind.swap(true, Relaxed) {
+        if seen.is_err() && !self.blind.swap(true, Relaxed) {
             tracing::error!("what watches the jobs panicked, and is not called again; the jobs go on");
         }
     }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use sluicegate::client::SentCount;
 use sluicegate::job::State;
-use sluicegate::names::{Release, Tier, WorkerName};
+use sluicegate::names::{Kind, Queue, Release, Tier, WorkerName};
 use sluicegate::store::{Action, Actor};
 use sluicegate::worker::Options;
 use sluicegate::{Bypass, Client, Way};
@@ -40,6 +41,20 @@ async fn a_page_is_fresh_while_no_worker_runs(engine: Engine) {
     let witness = site.client.insert(bust("").bypass(Bypass::Never)).await.unwrap();
     site.reaches(&witness, State::Completed).await;
     assert_eq!(site.page.made(), 2);
+}
+
+/// It is scheduled in the store only so that no worker takes it.
+async fn what_its_caller_runs_is_enqueued_now(engine: Engine) {
+    let site = Site::on(engine).await;
+    let kinds = registry(&site.page);
+    let client = site.client.clone().counting(kinds.infos().map(|info| (&info.queue, &info.kind)));
+    let jobs = vec![bust(""), bust("").bypass(Bypass::Never), bust("").delay(Duration::from_secs(3_600))];
+    for answer in client.insert_many(jobs).await {
+        answer.expect("stored");
+    }
+    let place = (Queue::new("pages").unwrap(), Kind::new("page.bust").unwrap());
+    assert_eq!(client.sent().remove(&place), Some(SentCount { now: 2, scheduled: 1 }));
+    assert_eq!((client.sent().len(), site.client.sent().len()), (3, 0), "each kind, and only who counts");
 }
 
 /// SupportBee: jobs run, and all fail.
@@ -205,6 +220,7 @@ on_both! {
     #[tokio::test(flavor = "multi_thread")] async:
         statuspage_2017_a_page_is_fresh_while_the_tier_is_inactive
         a_page_is_fresh_while_no_worker_runs
+        what_its_caller_runs_is_enqueued_now
         supportbee_2016_a_page_is_fresh_while_its_jobs_fail_in_the_tier
         a_page_is_fresh_beside_twenty_thousand_waiting_jobs
         it_does_not_run_twice_beside_a_greedy_worker

@@ -29,12 +29,13 @@ impl Tiered {
             confirm_within: None,
             fallback: None,
             deploy: None,
+            guard: None,
         };
         let expect = self.flips.last().map(|last| last.generation);
         let by = Actor { who: "test".into(), reason: None };
         match self.ground.store.flip(&self.tier, expect, next, &by).await.unwrap() {
             Flipped::Now(activation) => self.flips.push(activation),
-            Flipped::Raced(now) => panic!("somebody else flipped: {now:?}"),
+            other => panic!("somebody else flipped: {other:?}"),
         }
     }
 

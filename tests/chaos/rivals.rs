@@ -98,6 +98,7 @@ async fn active(engine: Engine) -> Ground {
         confirm_within: None,
         fallback: None,
         deploy: None,
+        guard: None,
     };
     let by = Actor { who: "ada".into(), reason: None };
     ground.store.flip(&Tier::default(), None, next, &by).await.expect("a flip");

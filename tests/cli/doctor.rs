@@ -59,7 +59,7 @@ async fn a_paused_queue_is_told_with_who_why_and_until_when(engine: Engine) {
     let ill = sandbox.run(&["doctor"]).exits(3);
     let told =
         "queue `default` is paused by ada@here (INC-4711), until somebody resumes it; 1 jobs wait in it";
-    assert!(ill.out.contains(told) && ill.out.contains("queue resume default"), "{ill:?}");
+    assert!(ill.out.contains(told), "{ill:?}");
     store.pause(&tier, &Queue::default(), until(Some(Duration::from_secs(600))), &by).await.unwrap();
     let well = sandbox.run(&["doctor"]).exits(0);
     assert!(well.out.contains("[!] pauses") && well.out.contains("until 20"), "an end is in sight: {well:?}");

@@ -24,11 +24,22 @@ pub(super) async fn store(sandbox: &Sandbox) -> Arc<dyn Store> {
 /// A worker that has long been in its state, and has just proved itself.
 pub(super) struct Hand {
     store: Arc<dyn Store>,
+    tier: Tier,
     pub(super) says: Presence,
 }
 
 impl Hand {
     pub(super) async fn join(store: &Arc<dyn Store>, name: &str, of: &str, state: WorkerState) -> Self {
+        Self::join_in(store, &Tier::default(), name, of, state).await
+    }
+
+    pub(super) async fn join_in(
+        store: &Arc<dyn Store>,
+        tier: &Tier,
+        name: &str,
+        of: &str,
+        state: WorkerState,
+    ) -> Self {
         let says = Presence {
             joining: true,
             state,
@@ -39,14 +50,14 @@ impl Hand {
             clock: wall(),
             ..Presence::new(WorkerName::new(name).unwrap(), Nonce::new(), release(of))
         };
-        let mut hand = Self { store: Arc::clone(store), says };
+        let mut hand = Self { store: Arc::clone(store), tier: tier.clone(), says };
         hand.beat().await;
         hand.says.joining = false;
         hand
     }
 
     pub(super) async fn beat(&self) {
-        self.store.beat(&Tier::default(), &self.says).await.unwrap();
+        self.store.beat(&self.tier, &self.says).await.unwrap();
     }
 
     pub(super) async fn becomes(&mut self, state: WorkerState) {
@@ -64,16 +75,21 @@ impl Hand {
 
 /// Switches by hand, past the program.
 pub(super) async fn flip(store: &dyn Store, expect: Option<u64>, to: &str) -> Activation {
+    flip_in(store, &Tier::default(), expect, to).await
+}
+
+pub(super) async fn flip_in(store: &dyn Store, tier: &Tier, expect: Option<u64>, to: &str) -> Activation {
     let next = Flip {
         release: release(to),
         mode: Mode::Committed,
         confirm_within: None,
         fallback: None,
         deploy: None,
+        guard: None,
     };
     let by = Actor { who: "ada@here".into(), reason: Some("a test".into()) };
-    match store.flip(&Tier::default(), expect, next, &by).await.unwrap() {
+    match store.flip(tier, expect, next, &by).await.unwrap() {
         Flipped::Now(activation) => activation,
-        Flipped::Raced(there) => panic!("{there:?}"),
+        other => panic!("{other:?}"),
     }
 }

@@ -18,4 +18,5 @@ pub(crate) mod sandbox;
 mod settings;
 mod stores;
 mod systemd;
+mod tiers;
 mod workers;

@@ -13,6 +13,7 @@ const GREEN: Duration = Duration::from_secs(15);
 /// A tier with one worker of a managed release, that passes.
 struct Tier {
     sandbox: Sandbox,
+    probes: String,
     _worker: Running,
 }
 
@@ -26,7 +27,9 @@ impl Tier {
         (0..3_000).find(known).expect("it is proven");
         sandbox.run(&["activate", "r1", "--force"]).exits(0);
         sandbox.run(&["gate", "wait", "--release", "r1", "--timeout", "60s"]).exits(0);
-        Self { sandbox, _worker: worker }
+        let seen = sandbox.run(&["worker", "list", "--json"]).exits(0).json();
+        let probes = format!("http://{}", seen[0]["health"].as_str().unwrap());
+        Self { sandbox, probes, _worker: worker }
     }
 
     fn check(&self) -> Run {
@@ -45,8 +48,18 @@ impl Tier {
     fn red(&self, began: Instant, cause: &str) {
         let red = std::iter::repeat_with(|| self.check()).find(|run| !matches!(run.code, 0 | 8)).unwrap();
         let after = began.elapsed();
-        println!("red after {after:?}: {}", red.out);
+        println!("red after {after:?}: {}{}", red.out, red.err);
         assert!(matches!(red.code, 3 | 13), "{red:?}");
+        assert!(red.out.contains(cause) || red.err.contains(cause), "`{cause}` is not in {red:?}");
+        assert!(after < RED, "red after {after:?}");
+    }
+
+    /// The same by the worker's own probes, which heard of it by their own calls of the store.
+    fn worker_is_red(&self, began: Instant, cause: &str) {
+        let probe = || self.sandbox.run(&["health", "deploy", "--verbose", "--url", &self.probes]);
+        let red = std::iter::repeat_with(probe).find(|run| run.code != 0).unwrap().exits(3);
+        let after = began.elapsed();
+        println!("its worker after {after:?}: {}", red.out);
         assert!(red.out.contains(cause), "`{cause}` is not in {red:?}");
         assert!(after < RED, "red after {after:?}");
     }
@@ -76,35 +89,51 @@ fn slots_that_are_all_stuck(engine: Engine) {
 }
 
 /// A store that changes under a worker: the command that makes it so, the one that ends it, and what is told.
-async fn redis(ill: &[&str], well: &[&str], cause: &str) {
+async fn redis(ill: &[&str], well: &[&str], cause: &str, of_worker: &str) {
     let tier = tokio::task::block_in_place(|| Tier::on(Engine::Redis));
     let server = tier.sandbox.server.as_ref().unwrap();
     server.cli(ill).await;
-    tokio::task::block_in_place(|| tier.red(Instant::now(), cause));
+    tokio::task::block_in_place(|| {
+        let began = Instant::now();
+        tier.red(began, cause);
+        tier.worker_is_red(began, of_worker);
+    });
     server.cli(well).await;
     tokio::task::block_in_place(|| tier.green());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_without_room() {
-    redis(&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"], "maxmemory").await;
+    redis(
+        &["CONFIG", "SET", "maxmemory", "1"],
+        &["CONFIG", "SET", "maxmemory", "0"],
+        "maxmemory",
+        "maxmemory",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_evicts() {
     let policy = |policy| ["CONFIG", "SET", "maxmemory-policy", policy];
-    redis(&policy("allkeys-lru"), &policy("noeviction"), "allkeys-lru").await;
+    redis(&policy("allkeys-lru"), &policy("noeviction"), "allkeys-lru", "allkeys-lru").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_takes_no_writes() {
     let replicas = |n| ["CONFIG", "SET", "min-replicas-to-write", n];
-    redis(&replicas("1"), &replicas("0"), "NOREPLICAS").await;
+    redis(&replicas("1"), &replicas("0"), "NOREPLICAS", "NOREPLICAS").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_became_a_replica() {
-    redis(&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"], "READONLY").await;
+    redis(
+        &["REPLICAOF", "127.0.0.1", "1"],
+        &["REPLICAOF", "NO", "ONE"],
+        "`role` is slave",
+        "read only replica",
+    )
+    .await;
 }
 
 /// Another process keeps the file to itself.

@@ -155,6 +155,15 @@ fn dev_starts_everything_proves_it_and_refuses_a_second_one(engine: Engine) {
     assert!(curl(&[&format!("http://{api}/dev/inbox.json")]).1.contains(&id));
     assert_eq!(curl(&["-f", &format!("http://{health}/readyz")]).0, 0);
     assert_eq!(curl(&["-f", &format!("http://{health}/livez")]).0, 0);
+    let metrics = curl(&[&format!("http://{health}/metrics")]).1;
+    let told = |name: &str, labels: &str| {
+        let series = format!("{name}{{tier=\"default\",{labels}}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no `{series}` in:\n{metrics}"))
+    };
+    let place = "queue=\"default\",kind=\"notify.webhook\",when=\"now\"";
+    assert_eq!(told("sluicegate_jobs_enqueued_total", place), 1.0);
+    assert!(told("sluicegate_store_operation_duration_seconds_count", "op=\"claim\"") > 0.0);
     sandbox.run(&["dev"]).exits(9).says("process ");
     dev.signal("INT");
     dev.ended().exits(0).says("the next start goes on");

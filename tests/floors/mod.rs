@@ -10,6 +10,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("ids", 0),
     ("clock", 0),
     ("names", 0),
+    ("histogram", 0),
     ("location", 0),
     ("retry", 0),
     ("job", 0),

@@ -65,13 +65,25 @@ impl Store for Faulty {
     async fn census(&self, _: &Tier) -> Result<Census, StoreError> {
         std::future::pending().await
     }
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        Err(self.error())
+    }
     async fn activation(&self, _: &Tier) -> Result<Option<Activation>, StoreError> {
         unreachable!("not used by these tests")
     }
     async fn flip(&self, _: &Tier, _: Option<u64>, _: Flip, _: &Actor) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
-    async fn commit(&self, _: &Tier, _: u64, _: &Actor) -> Result<Flipped, StoreError> {
+    async fn commit(&self, _: &Tier, _: u64, _: Option<&Guard>, _: &Actor) -> Result<Flipped, StoreError> {
+        unreachable!("not used by these tests")
+    }
+    async fn extend(
+        &self,
+        _: &Tier,
+        _: &Activation,
+        _: Duration,
+        _: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
         unreachable!("not used by these tests")
     }
     async fn record(&self, _: &Tier, _: Space, _: &str) -> Result<Option<Record>, StoreError> {

@@ -26,6 +26,7 @@ async fn flip(store: &dyn Store, expect: Option<u64>, to: &str, mode: Mode) {
         confirm_within: Some(Duration::from_secs(300)),
         fallback: None,
         deploy: None,
+        guard: None,
     };
     let by = Actor { who: "ada@here".into(), reason: Some("a test".into()) };
     let flipped = store.flip(&Tier::default(), expect, next, &by).await.unwrap();
@@ -137,6 +138,54 @@ async fn only_an_unmanaged_tier_needs_no_release(engine: Engine) {
     }
 }
 
+async fn one_dead_tier_beside_a_healthy_one_is_red(engine: Engine) {
+    let server = Server::on(engine, |api| api).await;
+    let store = &**server.client.store();
+    let ask = async |query: &str| server.get(&format!("/v1/gate?all_tiers=1{query}")).await;
+    let none = ask("&release=r1").await;
+    assert_eq!((none.status, none.header("retry-after")), (503, Some("5")), "{none:?}");
+    flip(store, None, "r1", Mode::Committed).await;
+    beat(store, &worker("w-1", "r1", WorkerState::Active)).await;
+    let pass = ask("&release=r1").await;
+    assert_eq!((pass.status, &pass.json()["tiers"]["default"]["verdict"]), (200, &json!("pass")), "{pass:?}");
+
+    let mail = Tier::new("mail").unwrap();
+    let mut sick = worker("m-1", "r1", WorkerState::Active);
+    sick.canary_error = Some("timed out".into());
+    store.beat(&mail, &sick).await.unwrap();
+    let by = Actor { who: "ada@here".into(), reason: None };
+    let next = Flip {
+        release: release("r1"),
+        mode: Mode::Committed,
+        confirm_within: None,
+        fallback: None,
+        deploy: None,
+        guard: None,
+    };
+    store.flip(&mail, None, next, &by).await.unwrap();
+    let fail = ask("&release=r1").await;
+    let body = fail.json();
+    assert_eq!(
+        (
+            fail.status,
+            &body["verdict"],
+            &body["tiers"]["mail"]["verdict"],
+            &body["tiers"]["default"]["verdict"]
+        ),
+        (412, &json!("fail"), &json!("fail"), &json!("pass")),
+    );
+    assert!(body["output"].as_str().unwrap().contains("m-1: its canary failed: timed out"), "{body}");
+    assert_eq!(ask("&release=r1&exclude=mail").await.status, 200);
+    assert_eq!(server.get("/v1/gate?release=r1").await.status, 200, "one tier is asked as before");
+    let refused = ask("").await.problem(400, "RELEASE_NEEDED");
+    assert_eq!(refused["active"], json!({ "default": "r1", "mail": "r1" }));
+    for bad in ["&release=r1&tier=mail", "&release=r1&queues=a", "&release=r1&generation=1", "&exclude=UPPER"]
+    {
+        ask(bad).await.problem(400, "BAD_PARAMETER");
+    }
+    server.get("/v1/gate?release=r1&exclude=mail").await.problem(400, "BAD_PARAMETER");
+}
+
 #[tokio::test]
 async fn a_store_that_is_away_is_pending_and_not_a_failure_of_the_tier() {
     let away = Server::over(Arc::new(Faulty::new(ErrorKind::Unavailable)), |api| api);
@@ -145,6 +194,8 @@ async fn a_store_that_is_away_is_pending_and_not_a_failure_of_the_tier() {
     let body = answer.json();
     assert_eq!((&body["verdict"], &body["unreachable"]), (&json!("pending"), &json!(true)));
     assert!(body["output"].as_str().unwrap().contains("nothing is known"), "{body}");
+    let all = away.get("/v1/gate?all_tiers=1&release=r1").await;
+    assert_eq!((all.status, &all.json()["unreachable"]), (503, &json!(true)), "{all:?}");
     let broken = Server::over(Arc::new(Faulty::new(ErrorKind::Corrupt)), |api| api);
     assert_eq!(broken.get("/v1/gate?release=r1").await.status, 412);
 }
@@ -194,5 +245,6 @@ on_both! {
     #[tokio::test] async:
         a_gate_tells_each_verdict_by_its_status
         only_an_unmanaged_tier_needs_no_release
+        one_dead_tier_beside_a_healthy_one_is_red
         plain_curl_waits_for_a_verdict_and_obeys_it;
 }

@@ -20,20 +20,20 @@ use crate::both::{Engine, Place};
 use crate::worker::faulty::Faulty;
 
 /// The metrics of a worker in the tier `web`, with a limit for the queue `mail`.
-struct Scraped {
+pub(super) struct Scraped {
     health: HealthServer,
     source: Arc<Fixed>,
     shutdown: CancellationToken,
 }
 
 impl Scraped {
-    fn over(store: Arc<dyn Store>) -> Self {
+    pub(super) fn over(store: Arc<dyn Store>) -> Self {
         let (source, shutdown) = (Arc::new(Fixed::idle()), CancellationToken::new());
         let health = Health::new(Arc::clone(&source) as _).store(store, tier()).slos(slos());
         Self { health: health.serve(loopback(), shutdown.clone()).unwrap(), source, shutdown }
     }
 
-    async fn scrape(&self) -> String {
+    pub(super) async fn scrape(&self) -> String {
         self.answer("*/*").await.body
     }
 
@@ -61,7 +61,7 @@ fn slos() -> BTreeMap<Queue, Duration> {
 
 /// The value of a series, written as in the text.
 #[track_caller]
-fn value(text: &str, series: &str) -> f64 {
+pub(super) fn value(text: &str, series: &str) -> f64 {
     let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     found.unwrap_or_else(|| panic!("no `{series}` in:\n{text}")).parse().unwrap()
 }

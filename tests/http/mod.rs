@@ -17,4 +17,5 @@ pub(crate) mod kit;
 mod limits;
 mod metrics;
 mod probes;
+mod tallies;
 mod wire;

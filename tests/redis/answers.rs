@@ -178,8 +178,8 @@ async fn a_lost_reply_of_a_renewal_prolonged_the_lease() {
 async fn rule_02_a_lost_reply_of_a_flip_flipped_once() {
     let site = Site::new().await;
     site.census().await;
-    // A flip reads the activation, asks for the time, and installs: the third reply is the answer.
-    let error = site.losing(3, site.store.flip(&site.tier, Some(1), committed("r2"), &actor())).await;
+    // A flip reads the activation, lists the tier, asks for the time, and installs: the fourth reply is the answer.
+    let error = site.losing(4, site.store.flip(&site.tier, Some(1), committed("r2"), &actor())).await;
     assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
     match site.store.flip(&site.tier, Some(1), committed("r2"), &actor()).await.unwrap() {
         Flipped::Raced(Some(current)) => {

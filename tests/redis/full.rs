@@ -47,6 +47,8 @@ async fn a_full_store_refuses_an_insert_and_says_what_to_do() {
         let error = site.store.insert(&site.tier, vec![job(1), job(2)]).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Full);
     }
+    // Who asks whether the store is well hears the same.
+    assert_eq!(site.store.probe(&site.tier).await.unwrap_err().kind, ErrorKind::Full);
     assert_eq!(states(&site, "default").await, before, "a refused batch leaves nothing behind");
 }
 
@@ -119,7 +121,8 @@ async fn a_full_store_is_flipped_and_obeys_people() {
     let batch = site.claim(&hand, 1).await;
     assert_eq!(site.act(batch.jobs[0].id, Action::Cancel).await, Acted::Asked);
     assert!(matches!(site.renew(batch.nonce).await, Renewed::Until { cancel, .. } if cancel.len() == 1));
-    site.now().await;
+    let all = sluicegate::store::orders::Target::All;
+    sluicegate::store::orders::quiet(&*site.store, &site.tier, all, None, &actor()).await.unwrap();
 }
 
 #[tokio::test]

@@ -24,5 +24,6 @@ mod restarts;
 pub(crate) mod server;
 mod site;
 mod strangers;
+mod tiers;
 mod tls;
 mod wires;

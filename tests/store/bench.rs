@@ -413,7 +413,14 @@ pub(crate) fn release(name: &str) -> Release {
 }
 
 pub(crate) fn committed(name: &str) -> Flip {
-    Flip { release: release(name), mode: Mode::Committed, confirm_within: None, fallback: None, deploy: None }
+    Flip {
+        release: release(name),
+        mode: Mode::Committed,
+        confirm_within: None,
+        fallback: None,
+        deploy: None,
+        guard: None,
+    }
 }
 
 pub(crate) fn actor() -> Actor {

@@ -28,6 +28,55 @@ async fn read(rig: &Rig, key: &str) -> Option<Record> {
     rig.store.record(&rig.tier, Space::Release, key).await.expect("an answer")
 }
 
+async fn tiers(store: &dyn Store) -> Vec<String> {
+    store.tiers().await.expect("an answer").iter().map(Tier::to_string).collect()
+}
+
+fn tier(name: &str) -> Tier {
+    Tier::new(name).unwrap()
+}
+
+pub(crate) async fn tiers_are_known_by_an_activation_a_worker_or_a_job(mut rig: Rig) {
+    let other = rig.harness.client().await;
+    assert_eq!(tiers(&*rig.store).await, [""; 0]);
+    rig.tier = tier("web");
+    rig.flip(None, "r1").await;
+    assert_eq!(tiers(&*other).await, ["web"]);
+    rig.tier = tier("mail");
+    rig.beat(&Hand::new("w-1", "r1"), sluicegate::activation::WorkerState::Starting).await;
+    rig.tier = tier("0-metrics");
+    let (ours, theirs) = (job(1), job(2));
+    let (a, b) = tokio::join!(rig.store.insert(&rig.tier, vec![ours]), other.insert(&rig.tier, vec![theirs]));
+    assert!(a.is_ok() && b.is_ok(), "{a:?} {b:?}");
+    assert_eq!(tiers(&*other).await, ["0-metrics", "mail", "web"], "by name, each once");
+    assert_eq!(tiers(&*rig.store).await, tiers(&*rig.harness.client().await).await);
+}
+
+pub(crate) async fn tiers_that_are_only_asked_about_are_not_known(rig: Rig) {
+    let (store, nowhere) = (&*rig.store, tier("nowhere"));
+    store.probe(&nowhere).await.unwrap();
+    assert_eq!(store.activation(&nowhere).await.unwrap(), None);
+    assert!(store.workers(&nowhere).await.unwrap().is_empty());
+    store.census(&nowhere).await.unwrap();
+    store.append(&nowhere, "test.event", &actor(), "{}").await.unwrap();
+    let raced = store.flip(&nowhere, Some(1), committed("r1"), &actor()).await.unwrap();
+    assert_eq!(raced, Flipped::Raced(None));
+    assert_eq!(store.commit(&nowhere, 1, None, &actor()).await.unwrap(), Flipped::Raced(None));
+    assert_eq!(tiers(store).await, [rig.tier.as_str()]);
+}
+
+pub(crate) async fn tiers_stay_known_when_their_jobs_have_ended(mut rig: Rig) {
+    rig.tier = tier("batch");
+    let id = rig.add(job(1)).await;
+    rig.act(id, Action::Cancel).await;
+    if rig.can_wait(KEEP_DEAD) {
+        rig.harness.pass(KEEP_DEAD + HOUR).await;
+        while rig.sweep().await.trimmed > 0 {}
+        assert!(rig.store.get(&rig.tier, id).await.unwrap().is_none());
+    }
+    assert_eq!(tiers(&*rig.harness.client().await).await, ["batch", "default"]);
+}
+
 pub(crate) async fn records_compare_and_set(rig: Rig) {
     assert_eq!(read(&rig, "a").await, None);
     assert_eq!(put(&rig, "a", 5, "1").await, Put::Raced(None));

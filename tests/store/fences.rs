@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sluicegate::activation::Mode;
+use sluicegate::activation::{Activation, Mode};
 use sluicegate::ids::Nonce;
 use sluicegate::job::State;
 use sluicegate::store::*;
@@ -265,7 +266,7 @@ pub(crate) async fn rule_04_dead_man_is_disarmed_by_a_confirmation(rig: Rig) {
 pub(crate) async fn rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_man(rig: Rig) {
     let provisional = rig.provisional(1, "r2", "r1", 2).await;
     let mut wake = rig.store.subscribe(&rig.tier).await.unwrap();
-    let committed = match rig.store.commit(&rig.tier, 2, &actor()).await.unwrap() {
+    let committed = match rig.store.commit(&rig.tier, 2, None, &actor()).await.unwrap() {
         Flipped::Now(activation) => activation,
         other => panic!("{other:?}"),
     };
@@ -277,7 +278,7 @@ pub(crate) async fn rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_m
     assert_eq!(rig.refused(&Hand::new("w-1", "r1")).await, Some(committed.clone()));
     assert_eq!(rig.claim(&Hand::new("w-2", "r2"), 1).await.generation, 2);
     // Once more changes nothing, and is not recorded again.
-    let again = rig.store.commit(&rig.tier, 2, &actor()).await.unwrap();
+    let again = rig.store.commit(&rig.tier, 2, None, &actor()).await.unwrap();
     assert_eq!(again, Flipped::Now(committed));
     let ledger = rig.store.ledger(&rig.tier, 0, 100).await.unwrap();
     let events: Vec<&str> = ledger.iter().map(|entry| entry.event.as_str()).collect();
@@ -288,17 +289,159 @@ pub(crate) async fn rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_m
 pub(crate) async fn rule_04_a_commit_must_name_the_present_generation(rig: Rig) {
     let provisional = rig.provisional(1, "r2", "r1", 2).await;
     for wrong in [0, 1, 3] {
-        let answer = rig.store.commit(&rig.tier, wrong, &actor()).await.unwrap();
+        let answer = rig.store.commit(&rig.tier, wrong, None, &actor()).await.unwrap();
         assert_eq!(answer, Flipped::Raced(Some(provisional.clone())));
     }
     rig.pass(3).await;
     rig.claim(&Hand::new("w-1", "r1"), 1).await; // the dead-man fires, and was first
-    match rig.store.commit(&rig.tier, 2, &actor()).await.unwrap() {
+    match rig.store.commit(&rig.tier, 2, None, &actor()).await.unwrap() {
         Flipped::Raced(Some(now)) => assert_eq!((now.generation, now.release.as_str()), (3, "r1")),
         other => panic!("{other:?}"),
     }
     let nowhere = sluicegate::names::Tier::new("nowhere").unwrap();
-    assert_eq!(rig.store.commit(&nowhere, 1, &actor()).await.unwrap(), Flipped::Raced(None));
+    assert_eq!(rig.store.commit(&nowhere, 1, None, &actor()).await.unwrap(), Flipped::Raced(None));
+}
+
+async fn extend(
+    store: &dyn Store,
+    tier: &sluicegate::names::Tier,
+    seen: &Activation,
+    by: Duration,
+) -> Flipped {
+    store.extend(tier, seen, by, None).await.expect("an answer")
+}
+
+fn now(answer: Flipped) -> Activation {
+    match answer {
+        Flipped::Now(activation) => activation,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn events(rig: &Rig) -> Vec<String> {
+    let ledger = rig.store.ledger(&rig.tier, 0, 100).await.unwrap();
+    ledger.into_iter().map(|entry| entry.event).collect()
+}
+
+pub(crate) async fn rule_04_an_extension_moves_the_deadline_and_nothing_else(rig: Rig) {
+    let first = rig.provisional(1, "r2", "r1", 2).await;
+    let mut wake = rig.store.subscribe(&rig.tier).await.unwrap();
+    rig.pass(1).await;
+    let extended = now(extend(&*rig.store, &rig.tier, &first, rig.units(3)).await);
+    let moved = extended.confirm_by.unwrap().since(first.confirm_by.unwrap());
+    assert!(moved >= rig.units(2) && moved < rig.units(3), "store time counts: {moved:?}");
+    assert_eq!(extended, Activation { confirm_by: extended.confirm_by, ..first });
+    assert_eq!(rig.store.activation(&rig.tier).await.unwrap(), Some(extended.clone()));
+    assert_eq!(events(&rig).await, ["activation.flipped"; 2], "every second, it would bury the ledger");
+    assert!(!wake.woken(Duration::from_millis(50)).await, "nothing changed for anybody who waits");
+    // The old deadline means nothing any more, the new one does.
+    let old = Hand::new("w-1", "r1");
+    rig.pass(2).await;
+    assert_eq!(rig.refused(&old).await, Some(extended));
+    rig.pass(2).await;
+    assert_eq!(rig.claim(&old, 1).await.generation, 3);
+}
+
+pub(crate) async fn rule_04_a_stale_extension_undoes_no_commit(rig: Rig) {
+    let provisional = rig.provisional(1, "r2", "r1", 2).await;
+    let committed = now(rig.store.commit(&rig.tier, 2, None, &actor()).await.unwrap());
+    let raced = Flipped::Raced(Some(committed.clone()));
+    assert_eq!(extend(&*rig.store, &rig.tier, &provisional, rig.units(9)).await, raced);
+    assert_eq!(extend(&*rig.store, &rig.tier, &committed, rig.units(9)).await, raced, "it has no deadline");
+    assert_eq!(rig.store.activation(&rig.tier).await.unwrap(), Some(committed));
+    let nowhere = sluicegate::names::Tier::new("nowhere").unwrap();
+    assert_eq!(extend(&*rig.store, &nowhere, &provisional, rig.units(9)).await, Flipped::Raced(None));
+}
+
+pub(crate) async fn rule_04_a_stale_extension_loses_to_a_later_one(rig: Rig) {
+    let first = rig.provisional(1, "r2", "r1", 2).await;
+    let second = now(extend(&*rig.store, &rig.tier, &first, rig.units(5)).await);
+    let other = rig.harness.client().await;
+    let raced = Flipped::Raced(Some(second.clone()));
+    assert_eq!(extend(&*other, &rig.tier, &first, rig.units(9)).await, raced);
+    assert_eq!(rig.store.activation(&rig.tier).await.unwrap(), Some(second.clone()));
+    // Several that saw the same have one winner.
+    let (a, b) = tokio::join!(
+        rig.store.extend(&rig.tier, &second, rig.units(6), None),
+        other.extend(&rig.tier, &second, rig.units(7), None)
+    );
+    let won = [a.unwrap(), b.unwrap()].into_iter().filter(|answer| matches!(answer, Flipped::Now(_)));
+    assert_eq!(won.count(), 1);
+}
+
+pub(crate) async fn rule_04_an_extension_comes_too_late_after_the_dead_man(rig: Rig) {
+    let provisional = rig.provisional(1, "r2", "r1", 1).await;
+    rig.pass(2).await;
+    // Overdue, and nobody has reverted it: whoever watches may still come.
+    let extended = now(extend(&*rig.store, &rig.tier, &provisional, rig.units(1)).await);
+    rig.refused(&Hand::new("w-1", "r1")).await;
+    rig.pass(2).await;
+    assert_eq!(rig.claim(&Hand::new("w-1", "r1"), 1).await.generation, 3);
+    match extend(&*rig.store, &rig.tier, &extended, rig.units(9)).await {
+        Flipped::Raced(Some(now)) => assert_eq!((now.generation, now.release.as_str()), (3, "r1")),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(rig.refused(&Hand::new("w-2", "r2")).await.map(|now| now.generation), Some(3));
+}
+
+/// Whoever extends has looked before the commit came, and writes after it.
+pub(crate) async fn rule_04_a_commit_and_extensions_at_once_end_committed(rig: Rig) {
+    let other = rig.harness.client().await;
+    let mut generation = 1;
+    for round in 0..20 {
+        let name = if round % 2 == 0 { "r2" } else { "r1" };
+        let seen = rig.provisional(generation, name, "r0", 100).await;
+        generation += 1;
+        let by = actor();
+        let (extended, committed) = tokio::join!(
+            other.extend(&rig.tier, &seen, rig.units(200), None),
+            rig.store.commit(&rig.tier, generation, None, &by),
+        );
+        let committed = now(committed.unwrap());
+        assert_eq!((committed.generation, committed.mode), (generation, Mode::Committed));
+        assert_eq!(rig.store.activation(&rig.tier).await.unwrap(), Some(committed), "after {extended:?}");
+    }
+    assert_eq!(events(&rig).await.iter().filter(|event| *event == "activation.committed").count(), 20);
+}
+
+pub(crate) async fn rule_04_the_dead_man_and_an_extension_at_once_have_one_winner(rig: Rig) {
+    let other = rig.harness.client().await;
+    let fallback = Hand::new("w-1", "r1");
+    for _ in 0..10 {
+        let before = rig.store.activation(&rig.tier).await.unwrap().expect("an activation");
+        let seen = rig.provisional(before.generation, "r2", "r1", 1).await;
+        rig.pass(2).await;
+        let (extended, claimed) =
+            tokio::join!(other.extend(&rig.tier, &seen, rig.units(100), None), rig.try_claim(&fallback, 0));
+        let stands = rig.store.activation(&rig.tier).await.unwrap().expect("an activation");
+        match (extended.unwrap(), claimed) {
+            (Flipped::Now(extended), Claim::NotActive { current, .. }) => {
+                assert_eq!((Some(&extended), &stands), (current.as_ref(), &extended));
+            }
+            (Flipped::Raced(Some(current)), Claim::Active(batch)) => {
+                assert_eq!((&current, batch.generation), (&stands, seen.generation + 1));
+                assert_eq!((stands.release.as_str(), stands.mode), ("r1", Mode::Committed));
+            }
+            both => panic!("both won, or none: {both:?}"),
+        }
+    }
+}
+
+/// A person's way back must not depend on hitting the moment between two extensions.
+pub(crate) async fn rule_04_a_flip_is_not_kept_out_by_extensions(rig: Rig) {
+    let other = rig.harness.client().await;
+    let mut seen = rig.provisional(1, "r2", "r1", 100).await;
+    let by = actor();
+    let flip = rig.store.flip(&rig.tier, Some(2), committed("r3"), &by);
+    let extensions = async {
+        while let Flipped::Now(next) = extend(&*other, &rig.tier, &seen, rig.units(100)).await {
+            seen = next;
+        }
+    };
+    let (flipped, ()) = tokio::join!(flip, extensions);
+    let flipped = now(flipped.unwrap());
+    assert_eq!((flipped.generation, flipped.release.as_str()), (3, "r3"));
+    assert_eq!(rig.store.activation(&rig.tier).await.unwrap(), Some(flipped));
 }
 
 pub(crate) async fn rule_05_store_time_counts_for_leases_and_answers(rig: Rig) {
@@ -319,4 +462,41 @@ pub(crate) async fn rule_05_store_time_is_the_same_for_two_clients(rig: Rig) {
     rig.pass(2).await;
     let (a, b) = (rig.now().await, other.probe(&rig.tier).await.unwrap());
     assert!(b.since(a) < rig.units(1) && a <= b, "{a} and {b}");
+}
+
+/// A controller that stood still must change nothing once another carries on: its lock is compared in the same step.
+pub(crate) async fn rule_04_whoever_lost_its_lock_changes_no_activation(rig: Rig) {
+    let lock = async |expect, value: &str| match rig
+        .store
+        .put(&rig.tier, Space::Deploy, "d-1", expect, value, None)
+        .await
+        .unwrap()
+    {
+        Put::Done(version) => version,
+        Put::Raced(there) => panic!("{there:?}"),
+    };
+    let guard = |version| Guard { space: Space::Deploy, key: "d-1".into(), version };
+    let provisional = |guard| Flip {
+        mode: Mode::Provisional,
+        confirm_within: Some(rig.units(100)),
+        fallback: Some(release("r1")),
+        guard: Some(guard),
+        ..committed("r2")
+    };
+    let (by, first) = (actor(), lock(0, "first").await);
+    let seen = now(rig.store.flip(&rig.tier, Some(1), provisional(guard(first)), &by).await.unwrap());
+    let seen = now(rig.store.extend(&rig.tier, &seen, rig.units(200), Some(&guard(first))).await.unwrap());
+    let second = lock(first, "second").await;
+    let flip = rig.store.flip(&rig.tier, Some(2), provisional(guard(first)), &by).await.unwrap();
+    assert_eq!(flip, Flipped::Fenced);
+    let extension = rig.store.extend(&rig.tier, &seen, rig.units(300), Some(&guard(first))).await.unwrap();
+    assert_eq!(extension, Flipped::Fenced);
+    let commit = rig.store.commit(&rig.tier, 2, Some(&guard(first)), &by).await.unwrap();
+    assert_eq!(commit, Flipped::Fenced);
+    assert_eq!(rig.store.activation(&rig.tier).await.unwrap(), Some(seen.clone()), "nothing was changed");
+    let nobody = Guard { key: "d-2".into(), ..guard(second) };
+    let unknown = rig.store.commit(&rig.tier, 2, Some(&nobody), &by).await.unwrap();
+    assert_eq!(unknown, Flipped::Fenced, "no lock is no lock");
+    let done = now(rig.store.commit(&rig.tier, 2, Some(&guard(second)), &by).await.unwrap());
+    assert_eq!(done, seen.committed());
 }

@@ -175,6 +175,49 @@ pub(crate) async fn delays_what_is_due_goes_to_the_tail_in_order_of_time(rig: Ri
     assert_eq!(ids(&rig.claim(&Hand::new("w-1", "r1"), 10).await), [ready, first, second]);
 }
 
+/// What a wait is counted from.
+pub(crate) async fn a_claimed_job_says_since_when_it_could_run(rig: Rig) {
+    let hand = Hand::new("w-1", "r1");
+    let due = async |id| {
+        let batch = rig.claim(&hand, 1).await;
+        assert_eq!(ids(&batch), [id]);
+        (batch.jobs[0].due_at, batch)
+    };
+    let id = rig.add(job(1)).await;
+    let enqueued = rig.get(id).await.enqueued_at;
+    rig.pass(1).await;
+    let (at, batch) = due(id).await;
+    assert_eq!(at, enqueued);
+    // What was not begun waits on.
+    assert_eq!(rig.settle(&batch, id, Verdict::Return).await, Settled::Ok);
+    let (at, batch) = due(id).await;
+    assert_eq!(at, enqueued);
+    rig.settle_all(&batch, &retry(rig.units(2))).await;
+    let again = rig.get(id).await.run_at;
+    rig.pass(5).await;
+    rig.sweep().await;
+    let (at, batch) = due(id).await;
+    assert_eq!((Some(at), at > enqueued), (again, true));
+    rig.settle_all(&batch, &Verdict::Completed).await;
+
+    let planned = rig.now().await.plus(rig.units(2));
+    let id = rig.add(job(2).at(planned)).await;
+    rig.pass(5).await;
+    rig.sweep().await;
+    let (at, batch) = due(id).await;
+    assert_eq!(at, planned);
+    rig.settle_all(&batch, &Verdict::Completed).await;
+
+    let id = parked(&rig, Parked::UnknownKind).await;
+    rig.pass(5).await;
+    let before = rig.now().await;
+    assert_eq!(rig.store.sweep(able(&rig, "test.job", "r1+build1")).await.unwrap().unparked, 1);
+    let after = rig.now().await;
+    let hand = Hand::new("w-2", "r1");
+    let at = rig.claim(&hand, 1).await.jobs.iter().map(|job| (job.id, job.due_at)).next().expect("it");
+    assert!(at.0 == id && (before..=after).contains(&at.1), "parked jobs do not wait: {at:?}, {before}");
+}
+
 pub(crate) async fn cancel_what_waits_at_once(rig: Rig) {
     let waiting = rig.add(job(1)).await;
     let scheduled = rig.add(job(2).delay(rig.units(1))).await;

@@ -95,7 +95,15 @@ macro_rules! conformance {
                     rule_04_dead_man_fires_when_there_is_nothing_to_take
                     rule_04_dead_man_is_disarmed_by_a_confirmation
                     rule_04_a_commit_keeps_the_generation_and_disarms_the_dead_man
+                    rule_04_whoever_lost_its_lock_changes_no_activation
                     rule_04_a_commit_must_name_the_present_generation
+                    rule_04_a_commit_and_extensions_at_once_end_committed
+                    rule_04_an_extension_moves_the_deadline_and_nothing_else
+                    rule_04_a_stale_extension_undoes_no_commit
+                    rule_04_a_stale_extension_loses_to_a_later_one
+                    rule_04_an_extension_comes_too_late_after_the_dead_man
+                    rule_04_the_dead_man_and_an_extension_at_once_have_one_winner
+                    rule_04_a_flip_is_not_kept_out_by_extensions
                     rule_05_store_time_counts_for_leases_and_answers
                     rule_05_store_time_is_the_same_for_two_clients;
                 active flow:
@@ -111,6 +119,7 @@ macro_rules! conformance {
                     delays_and_next_due
                     delays_a_time_that_has_passed_is_now
                     delays_what_is_due_goes_to_the_tail_in_order_of_time
+                    a_claimed_job_says_since_when_it_could_run
                     cancel_what_waits_at_once
                     cancel_what_runs_by_asking_its_worker
                     cancel_a_wish_does_not_outlive_its_attempt
@@ -125,7 +134,11 @@ macro_rules! conformance {
                     unparking_of_the_undecodable_waits_for_another_build
                     unparking_of_the_uncertain_and_the_asked_is_for_people
                     a_parked_job_that_is_cancelled_is_not_parked;
+                new control:
+                    tiers_are_known_by_an_activation_a_worker_or_a_job;
                 active control:
+                    tiers_that_are_only_asked_about_are_not_known
+                    tiers_stay_known_when_their_jobs_have_ended
                     records_compare_and_set
                     records_never_repeat_a_version
                     records_two_writers_at_once_have_one_winner

@@ -30,7 +30,15 @@ async fn calls_errors_and_times_are_counted_per_operation() {
     assert_eq!(observed.of("probe").map(|seat| (seat.calls, seat.errors)), Some((1, 0)));
     assert_eq!(observed.of("claim").map(|seat| (seat.calls, seat.mean())), Some((0, Duration::ZERO)));
     assert!(observed.of("nonsense").is_none());
-    assert_eq!(observed.snapshot().len(), 24, "one for every operation of the seam");
+    let times = observed.times();
+    let names: Vec<_> = times.iter().map(|(op, _)| *op).collect();
+    assert_eq!(names, observed.snapshot().iter().map(|seat| seat.op).collect::<Vec<_>>());
+    for (op, times) in times {
+        let seat = observed.of(op).expect("an operation");
+        assert_eq!(times.count(), seat.answers + seat.errors, "{op}");
+        assert!(seat.total.saturating_sub(times.total) < Duration::from_micros(seat.calls.max(1)), "{op}");
+    }
+    assert_eq!(observed.snapshot().len(), 26, "one for every operation of the seam");
 }
 
 #[tokio::test]
@@ -46,6 +54,8 @@ async fn a_call_that_its_caller_gave_up_is_counted_as_that() {
     let seat = observed.of("insert").expect("an operation");
     assert_eq!((seat.calls, seat.pending(), seat.errors), (1, 0, 0));
     assert_eq!(seat.abandoned, u64::from(first));
+    let counted = observed.times().into_iter().find(|(op, _)| *op == "insert").expect("an operation").1;
+    assert_eq!(counted.count(), u64::from(first), "a store that hangs must not look idle");
 }
 
 #[tokio::test]

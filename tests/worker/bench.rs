@@ -228,7 +228,10 @@ impl Bench {
 
     /// The same on a store that is there.
     pub(crate) async fn at(url: &str) -> Self {
-        let store = crate::store::bench::connect(url).await;
+        Self::over(crate::store::bench::connect(url).await)
+    }
+
+    pub(crate) fn over(store: Arc<dyn Store>) -> Self {
         Self { _place: None, store, tier: Tier::default(), signals: Signals::default() }
     }
 

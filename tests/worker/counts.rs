@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use sluicegate::job::State;
-use sluicegate::names::{Kind, Queue};
+use sluicegate::names::{Kind, OTHER, Queue};
 use sluicegate::store::{Action, Actor};
-use sluicegate::worker::{Count, Done, OTHER, Worker};
+use sluicegate::worker::{Count, Done, Worker};
 
 use super::bench::*;
 
@@ -43,6 +43,8 @@ async fn jobs_are_counted_by_how_they_ended(engine: Engine) {
     assert_eq!((probe.retried, probe.dead), (1, 2), "{probe:?}");
     assert_eq!(probe.buckets.iter().sum::<u64>(), 6, "a snooze is no end: {probe:?}");
     assert_eq!(count(&worker, OTHER), None);
+    // Whoever asks for sums alone is told the same.
+    assert_eq!(worker.processed().by_outcome().map(|(_, count)| count), [2, 3, 1, 0]);
     worker.stop();
     ended(&worker).await;
 }

@@ -11,6 +11,7 @@ use sluicegate::ids::{JobId, Nonce};
 use sluicegate::job::{JobRecord, NewJob};
 use sluicegate::names::{Queue, Tier};
 use sluicegate::store::*;
+use tokio::sync::Semaphore;
 
 /// Forwards to a real store, unless told otherwise.
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub(crate) struct Faulty {
     pub(crate) panics: AtomicBool,
     /// Every lease is lost.
     pub(crate) lost: AtomicBool,
+    /// A census waits at the gate.
+    pub(crate) held: AtomicBool,
+    pub(crate) gate: Semaphore,
     pub(crate) calls: AtomicU64,
 }
 
@@ -43,6 +47,8 @@ impl Faulty {
             corrupt: off(),
             panics: off(),
             lost: off(),
+            held: off(),
+            gate: Semaphore::new(0),
             calls,
         })
     }
@@ -127,7 +133,13 @@ impl Store for Faulty {
         self.through("bulk")?.bulk(tier, ids, action, by).await
     }
     async fn census(&self, tier: &Tier) -> Result<Census, StoreError> {
+        if self.held.load(SeqCst) {
+            self.gate.acquire().await.expect("open").forget();
+        }
         self.through("census")?.census(tier).await
+    }
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.through("tiers")?.tiers().await
     }
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
         self.through("activation")?.activation(tier).await
@@ -141,8 +153,23 @@ impl Store for Faulty {
     ) -> Result<Flipped, StoreError> {
         self.through("flip")?.flip(tier, expect, next, by).await
     }
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
-        self.through("commit")?.commit(tier, generation, by).await
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
+        self.through("commit")?.commit(tier, generation, guard, by).await
+    }
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
+        self.through("extend")?.extend(tier, seen, within, guard).await
     }
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
         self.through("record")?.record(tier, space, key).await

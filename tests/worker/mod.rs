@@ -20,3 +20,4 @@ mod outages;
 mod proof;
 mod releases;
 mod tallies;
+mod waits;

@@ -21,6 +21,7 @@ pub(crate) async fn flip(bench: &Bench, expect: Option<u64>, name: &str) {
         confirm_within: None,
         fallback: None,
         deploy: None,
+        guard: None,
     };
     let flipped = bench.store.flip(&bench.tier, expect, flip, &by()).await.unwrap();
     assert!(matches!(flipped, Flipped::Now(_)), "{flipped:?}");

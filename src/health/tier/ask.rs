@@ -1,5 +1,6 @@
 //! What a gate is asked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -51,8 +52,10 @@ pub struct GateAsk {
     pub queues: Vec<Queue>,
     /// Whether a provisional activation will do.
     pub allow_provisional: bool,
-    /// The longest that the oldest job may wait; `None`: however long.
+    /// The longest that the oldest job of a queue may wait; `None`: however long.
     pub slo: Option<Duration>,
+    /// Queues for which it is another time.
+    pub slos: BTreeMap<Queue, Duration>,
     /// The generation that the asker knew: a replacement up to then is not news to it.
     pub known: u64,
 }
@@ -68,6 +71,7 @@ impl GateAsk {
             queues: Vec::new(),
             allow_provisional: false,
             slo: None,
+            slos: BTreeMap::new(),
             known: 0,
         }
     }

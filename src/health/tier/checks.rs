@@ -382,6 +382,7 @@ pub(super) fn latency(crew: &Crew<'_>) -> Vec<TierCheck> {
     let now = crew.facts.now;
     let asked = |queue: &Queue| crew.ask.queues.is_empty() || crew.ask.queues.contains(queue);
     let check = |(queue, _, oldest): (&QueueCensus, u64, Duration)| {
+        let slo = crew.ask.slos.get(&queue.queue).copied().unwrap_or(slo);
         let mut check = TierCheck::pass("queue:latency", now, secs(oldest))
             .unit("s")
             .of(format!("queue/{}", queue.queue));

@@ -117,7 +117,7 @@ fn paused(facts: &TierFacts, held: &Paused) -> Finding {
     );
     // Nothing is broken, but with no end in sight it is forgotten.
     let status = if waiting > 0 && held.until.is_none() { Status::Fail } else { Status::Warn };
-    Finding::new("pauses", status, output, format!("sluicegate queue resume {}", held.queue))
+    Finding::new("pauses", status, output, String::new())
 }
 
 /// What the gate says of the active release.

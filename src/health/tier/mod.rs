@@ -3,7 +3,7 @@
 //!
 //! [`ask`] is the question. [`facts`] are gathered from the store, so the tier is judged by what its workers told and did and not by one of their
 //! probes; [`rules`] judge them purely; a [`verdict`] is a value; [`wait`] says when a verdict ends a wait; [`doctor`]
-//! answers "why is nothing running?" from the same facts.
+//! answers "why is nothing running?" from the same facts; [`all`] puts the verdicts on all tiers of a store together.
 //!
 //! | verdict | when |
 //! |---|---|
@@ -17,6 +17,7 @@
 //! are there are required, stale ones too, until others take their place ([`rules::LOST`]). So a killed worker is red
 //! within three beats, and a crashed container that comes back under another name does not keep its tier red.
 
+pub mod all;
 pub mod ask;
 mod checks;
 mod crew;
@@ -29,6 +30,7 @@ mod tests;
 pub mod verdict;
 pub mod wait;
 
+pub use all::{AllAsk, AllVerdict, look_all};
 pub use ask::{GateAsk, MinActive};
 pub use facts::{Change, TierFacts, ledger_tail};
 pub use rules::judge;

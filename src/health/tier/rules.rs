@@ -24,7 +24,7 @@ pub const UNSERVED: Duration = Duration::from_secs(6);
 pub const UNATTENDED: Duration = Duration::from_secs(10);
 /// A worker that vanished without goodbye counts as missing for so long, unless another one joined since.
 pub const LOST: Duration = Duration::from_secs(600);
-/// What `slo=1` means.
+/// What `slo=1` means for queues without a time of their own (`[queues.NAME] slo`).
 pub const SLO: Duration = Duration::from_secs(60);
 /// How the names of workers begin that `doctor --simulate` makes up.
 pub const SIMULATED: &str = "simulated-";

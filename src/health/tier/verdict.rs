@@ -39,6 +39,17 @@ impl Decision {
             Self::Unknown => "unknown",
         }
     }
+
+    /// Of several tiers the worst counts: greater is worse. What is known to be wrong outweighs what is not known.
+    pub(super) const fn severity(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Pending => 1,
+            Self::Unknown => 2,
+            Self::Superseded => 3,
+            Self::Fail => 4,
+        }
+    }
 }
 
 /// How one check came out. Ordered: worse is greater.

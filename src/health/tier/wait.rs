@@ -1,9 +1,12 @@
 //! When a verdict ends a wait. A verdict is about one moment; a pipeline that started its workers a second ago must not
 //! be failed by that second.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::all::AllVerdict;
 use super::verdict::{Decision, TierVerdict};
+use crate::names::Tier;
 
 /// A failure that waiting does not heal (a hook that ended with an error, jobs that fail, a worker that stays inactive)
 /// ends a wait when it has stood for so long. One that may heal never does: workers still come, stores come back.
@@ -30,5 +33,21 @@ impl Patience {
             // A release that nobody knows may be one whose first worker is still being started.
             Decision::Pending | Decision::Unknown => false,
         }
+    }
+}
+
+/// The same for a wait over all tiers.
+#[derive(Debug, Default)]
+pub struct PatienceOverAll(BTreeMap<Tier, Patience>);
+
+impl PatienceOverAll {
+    /// Whether this verdict, heard now, ends the wait: all tiers pass, or one of them will not any more.
+    pub fn ends(&mut self, verdict: &AllVerdict, now: Instant) -> bool {
+        let mut lost = false;
+        for tier in &verdict.tiers {
+            let ends = self.0.entry(tier.tier.clone()).or_default().ends(tier, now);
+            lost |= ends && tier.decision != Decision::Pass;
+        }
+        lost || verdict.decision == Decision::Pass
     }
 }

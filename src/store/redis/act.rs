@@ -233,9 +233,8 @@ impl RedisStore {
     }
 
     /// A write that changes nothing, and the time.
-    pub(super) async fn try_write(&self, tier: &Tier) -> Result<Timestamp, StoreError> {
-        let answer: redis::Value =
-            self.link.script(Script::Probe, &prefix(tier), Lane::Beat, Args::new()).await?;
+    pub(super) async fn try_write(&self, tier: &Tier, probe: Script) -> Result<Timestamp, StoreError> {
+        let answer: redis::Value = self.link.script(probe, &prefix(tier), Lane::Beat, Args::new()).await?;
         let now = super::value::int(&answer).ok_or_else(|| strange("probe", self.link.place()))?;
         Ok(Timestamp::from_ms(now))
     }

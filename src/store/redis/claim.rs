@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use super::control::Standing;
 use super::link::Lane;
 use super::moves::{Move, Sight, Source, Target, end_waiting};
 use super::record::{Found, Stored};
 use super::scripts::{Args, Script};
 use super::value::Values;
 use super::{RedisStore, prefix};
-use crate::activation::{Activation, Decision, decide};
+use crate::activation::{Decision, decide};
 use crate::clock::Timestamp;
 use crate::ids::{JobId, Nonce};
 use crate::job::State;
@@ -26,13 +27,13 @@ impl RedisStore {
                 0 => return self.batch(ask, values).await.map_err(StoreError::after_a_part),
                 1 => {
                     let now = values.time()?;
-                    let current = self.activation_from(&values.bytes()?)?;
+                    let current = self.activation_from(values.bytes()?)?.map(Standing::into);
                     return Ok(Claim::NotActive { current, now, canaries: values.int()? == 1 });
                 }
                 2 => return Ok(Claim::Superseded),
                 3 => {
                     let (now, body) = (values.time()?, values.bytes()?);
-                    self.revert(ask, now, self.activation_from(&body)?).await?;
+                    self.revert(ask, now, self.activation_from(body)?).await?;
                 }
                 _ => {
                     return Err(self.link.error(
@@ -66,15 +67,12 @@ impl RedisStore {
         Values::of(answer, "claim", self.link.place())
     }
 
-    /// The dead-man: this poll proves that the fallback lives. Whoever is second finds it done.
-    async fn revert(
-        &self,
-        ask: &ClaimAsk,
-        now: Timestamp,
-        from: Option<Activation>,
-    ) -> Result<(), StoreError> {
-        let Some(from) = from else { return Ok(()) };
-        if let Decision::Revert { to } = decide(&from, &ask.release, ask.generation, now) {
+    /// The dead-man: this poll proves that the fallback lives. Whoever is second finds it done; and who extended or committed it in
+    /// time was first.
+    async fn revert(&self, ask: &ClaimAsk, now: Timestamp, seen: Option<Standing>) -> Result<(), StoreError> {
+        let Some(seen) = seen else { return Ok(()) };
+        let from = &seen.activation;
+        if let Decision::Revert { to } = decide(from, &ask.release, ask.generation, now) {
             let by = Actor {
                 who: format!("worker/{}", ask.worker),
                 reason: Some(format!(
@@ -82,7 +80,7 @@ impl RedisStore {
                     from.generation, from.release
                 )),
             };
-            self.install(&ask.tier, Some(&from), &to, &by, "activation.reverted").await?;
+            self.install(&ask.tier, Some(&seen), &to, None, Some((&by, "activation.reverted"))).await?;
         }
         Ok(())
     }
@@ -134,6 +132,7 @@ impl RedisStore {
             failures,
             crashes,
             enqueued_at: job.enqueued_at,
+            due_at: job.due_at(),
             expires_at: job.expires_at,
             extras: job.extras.map(Arc::new),
             args: job.args,

@@ -15,11 +15,15 @@ use crate::clock::Timestamp;
 use crate::ids::Nonce;
 use crate::names::Tier;
 use crate::store::{
-    Actor, Beat, ErrorKind, Flip, Flipped, LedgerEntry, Presence, Put, Record, Seen, Space, StoreError, Swept,
+    Actor, Beat, ErrorKind, Flip, Flipped, Guard, LedgerEntry, Presence, Put, Record, Seen, Space,
+    StoreError, Swept,
 };
 
 /// How long a lease that was taken over may stay with whoever gives its jobs back.
 const TAKEN_OVER: Duration = Duration::from_secs(15);
+
+/// A change of the activation that others get in the way of so often is given up.
+const TRIES: usize = 50;
 
 /// A line of the ledger, as it is stored; its time comes from the script, its number from its place.
 #[derive(Serialize, Deserialize)]
@@ -27,6 +31,32 @@ struct Line {
     event: String,
     by: Actor,
     detail: String,
+}
+
+/// An activation as it stands: what it says, and the bytes that say so, which whoever changes it must find again. Another
+/// version may write the same in other words.
+pub(super) struct Standing {
+    body: Vec<u8>,
+    pub(super) activation: Activation,
+}
+
+/// Whether an activation was installed.
+pub(super) enum Installed {
+    Yes,
+    /// Something else stands than what was seen.
+    Raced,
+    /// The guard is not what it was.
+    Fenced,
+}
+
+impl Standing {
+    fn generation(&self) -> u64 {
+        self.activation.generation
+    }
+
+    pub(super) fn into(self) -> Activation {
+        self.activation
+    }
 }
 
 impl RedisStore {
@@ -47,19 +77,19 @@ impl RedisStore {
     }
 
     /// The activation of a tier. A body that cannot be read is damage, not "none".
-    pub(super) fn activation_from(&self, body: &Option<Vec<u8>>) -> Result<Option<Activation>, StoreError> {
-        let read = |body: &Vec<u8>| {
-            serde_json::from_slice(body)
-                .map_err(|error| self.link.error("read the activation", ErrorKind::Corrupt, error))
+    pub(super) fn activation_from(&self, body: Option<Vec<u8>>) -> Result<Option<Standing>, StoreError> {
+        let read = |body: Vec<u8>| match serde_json::from_slice(&body) {
+            Ok(activation) => Ok(Standing { body, activation }),
+            Err(error) => Err(self.link.error("read the activation", ErrorKind::Corrupt, error)),
         };
-        body.as_ref().map(read).transpose()
+        body.map(read).transpose()
     }
 
-    pub(super) async fn read_activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
+    pub(super) async fn read_activation(&self, tier: &Tier) -> Result<Option<Standing>, StoreError> {
         let mut ask = redis::cmd("HGET");
         ask.arg(format!("{}activation", prefix(tier))).arg("body");
         match self.link.command("read the activation", Lane::Rest, &ask).await? {
-            redis::Value::BulkString(body) => self.activation_from(&Some(body)),
+            redis::Value::BulkString(body) => self.activation_from(Some(body)),
             _ => Ok(None),
         }
     }
@@ -71,70 +101,120 @@ impl RedisStore {
         next: &Flip,
         by: &Actor,
     ) -> Result<Flipped, StoreError> {
-        let current = self.read_activation(tier).await?;
-        if current.as_ref().map(|current| current.generation) != expect {
-            return Ok(Flipped::Raced(current));
+        for _ in 0..TRIES {
+            let current = self.read_activation(tier).await?;
+            if current.as_ref().map(Standing::generation) != expect {
+                return Ok(Flipped::Raced(current.map(Standing::into)));
+            }
+            // Asked for seldom, so it need not trust what this process did before.
+            self.streams.list(tier, false);
+            self.enlist(tier, Lane::Rest).await?;
+            let now = self.try_write(tier, Script::Probe).await?;
+            let provisional = next.mode == Mode::Provisional;
+            let to = Activation {
+                generation: expect.unwrap_or(0) + 1,
+                release: next.release.clone(),
+                mode: next.mode,
+                confirm_by: next.confirm_within.filter(|_| provisional).map(|within| now.plus(within)),
+                fallback: next.fallback.clone().filter(|_| provisional),
+                deploy: next.deploy.clone(),
+                since: now,
+            };
+            let told = Some((by, "activation.flipped"));
+            match self.install(tier, current.as_ref(), &to, next.guard.as_ref(), told).await? {
+                Installed::Yes => return Ok(Flipped::Now(to)),
+                Installed::Fenced => return Ok(Flipped::Fenced),
+                Installed::Raced => {}
+            }
         }
-        let now = self.try_write(tier).await?;
-        let provisional = next.mode == Mode::Provisional;
-        let to = Activation {
-            generation: expect.unwrap_or(0) + 1,
-            release: next.release.clone(),
-            mode: next.mode,
-            confirm_by: next.confirm_within.filter(|_| provisional).map(|within| now.plus(within)),
-            fallback: next.fallback.clone().filter(|_| provisional),
-            deploy: next.deploy.clone(),
-            since: now,
-        };
-        self.install(tier, current.as_ref(), &to, by, "activation.flipped").await
+        Err(self.contended(Script::Flip.op()))
     }
 
-    /// Lets a provisional activation stand. Between the look and the step that writes, another one may let it stand too;
-    /// then the ledger has both.
+    /// Lets a provisional activation stand.
     pub(super) async fn commit_tier(
         &self,
         tier: &Tier,
         generation: u64,
+        guard: Option<&Guard>,
         by: &Actor,
     ) -> Result<Flipped, StoreError> {
-        match self.read_activation(tier).await? {
-            Some(current) if current.generation == generation => {
-                if current.mode == Mode::Committed {
-                    return Ok(Flipped::Now(current));
-                }
-                let to = current.committed();
-                self.install(tier, Some(&current), &to, by, "activation.committed").await
+        for _ in 0..TRIES {
+            let current = match self.read_activation(tier).await? {
+                Some(current) if current.generation() == generation => current,
+                other => return Ok(Flipped::Raced(other.map(Standing::into))),
+            };
+            if current.activation.mode == Mode::Committed {
+                return Ok(Flipped::Now(current.activation));
             }
-            other => Ok(Flipped::Raced(other)),
+            let to = current.activation.committed();
+            let told = Some((by, "activation.committed"));
+            match self.install(tier, Some(&current), &to, guard, told).await? {
+                Installed::Yes => return Ok(Flipped::Now(to)),
+                Installed::Fenced => return Ok(Flipped::Fenced),
+                Installed::Raced => {}
+            }
+        }
+        Err(self.contended("commit the activation"))
+    }
+
+    /// Moves the deadline of the provisional activation that was seen.
+    pub(super) async fn extend_tier(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
+        let current = match self.read_activation(tier).await? {
+            Some(current) if current.activation == *seen && seen.mode == Mode::Provisional => current,
+            other => return Ok(Flipped::Raced(other.map(Standing::into))),
+        };
+        let now = self.now("extend the activation").await?;
+        let to = Activation { confirm_by: Some(now.plus(within)), ..seen.clone() };
+        match self.install(tier, Some(&current), &to, guard, None).await? {
+            Installed::Yes => Ok(Flipped::Now(to)),
+            Installed::Fenced => Ok(Flipped::Fenced),
+            Installed::Raced => Ok(Flipped::Raced(self.read_activation(tier).await?.map(Standing::into))),
         }
     }
 
-    /// Installs an activation if the generation is still that of `from`, and records it.
+    /// Installs an activation if what stands is still what was seen; and records it and tells of it, unless nobody is to be
+    /// told.
     pub(super) async fn install(
         &self,
         tier: &Tier,
-        from: Option<&Activation>,
+        seen: Option<&Standing>,
         to: &Activation,
-        by: &Actor,
-        event: &str,
-    ) -> Result<Flipped, StoreError> {
+        guard: Option<&Guard>,
+        told: Option<(&Actor, &str)>,
+    ) -> Result<Installed, StoreError> {
         let op = Script::Flip.op();
-        let detail = serde_json::json!({ "from": from, "to": to }).to_string();
-        let line = self.line(op, event, by, &detail)?;
+        let line = match told {
+            Some((by, event)) => {
+                let from = seen.map(|seen| &seen.activation);
+                let detail = serde_json::json!({ "from": from, "to": to }).to_string();
+                self.line(op, event, by, &detail)?
+            }
+            None => String::new(),
+        };
         let args = Args::new()
-            .arg(from.map_or(String::new(), |from| from.generation.to_string()))
+            .arg(seen.map_or(&[][..], |seen| &seen.body))
             .arg(self.json(op, to)?)
             .arg(to.release.as_str())
             .number(to.generation)
             .arg(to.confirm_by.map_or(String::new(), |at| at.ms().to_string()))
             .arg(to.fallback.as_ref().map_or("", |release| release.as_str()))
-            .arg(line);
+            .arg(line)
+            .arg(guard.map_or("", |guard| guard.space.as_str()))
+            .arg(guard.map_or("", |guard| &guard.key))
+            .number(guard.map_or(0, |guard| guard.version));
         let answer = self.link.script(Script::Flip, &prefix(tier), Lane::Rest, args).await?;
-        let mut values = Values::of(answer, op, self.link.place())?;
-        if values.int()? == 1 {
-            return Ok(Flipped::Now(to.clone()));
+        match int(&answer) {
+            Some(0) => Ok(Installed::Raced),
+            Some(1) => Ok(Installed::Yes),
+            Some(2) => Ok(Installed::Fenced),
+            _ => Err(strange(op, self.link.place())),
         }
-        Ok(Flipped::Raced(self.activation_from(&values.bytes()?)?))
     }
 
     pub(super) async fn append_entry(
@@ -236,6 +316,7 @@ impl RedisStore {
 
     pub(super) async fn say(&self, tier: &Tier, presence: &Presence) -> Result<Beat, StoreError> {
         let op = Script::Beat.op();
+        self.enlist(tier, Lane::Beat).await?;
         let args = Args::new()
             .arg(presence.worker.as_str())
             .arg(*presence.incarnation.as_bytes())
@@ -252,6 +333,10 @@ impl RedisStore {
                 }
                 if known == 1 && presence.joining {
                     self.take_over(tier, presence).await?;
+                } else if known == 1 {
+                    // It had forgotten a worker that lives: it may have come back empty, and its index with it.
+                    self.streams.list(tier, false);
+                    self.enlist(tier, Lane::Beat).await?;
                 }
                 Ok(Beat::Ok { now, control })
             }

@@ -335,7 +335,7 @@ impl RedisStore {
                 let seen = self.look(tier, None, &[holder]).await?;
                 seen.sights.first().and_then(|sight| held_by(sight, unique, seen.now)).is_none()
             }
-            Some(Holder::Gone(_, _, until)) => until <= self.try_write(tier).await?,
+            Some(Holder::Gone(_, _, until)) => until <= self.try_write(tier, Script::Probe).await?,
             None => true,
         };
         Ok(free.then_some(text))

@@ -23,6 +23,8 @@
 //! | `paused`, `pauses` | sorted set: paused queues by when that lapses; hash: since when and by whom |
 //! | `meta`, `seq`, `turns`, `versions` | sweeps, the store's identity, the revision of controls; sequences |
 //!
+//! One key is of no tier: `sg:tiers`, the set of their names (see `tiers`).
+//!
 //! `link` reaches the server (`greeting`: who is it?), `scripts`, `value` and `errors` talk to it, `server` judges its settings, `moves` commits decisions.
 
 mod act;
@@ -41,6 +43,7 @@ mod server;
 mod settle;
 mod streams;
 mod sweep;
+mod tiers;
 mod trim;
 mod value;
 mod wake;
@@ -55,7 +58,7 @@ use self::server::Server;
 use self::streams::Streams;
 use self::wake::Wakes;
 use super::{
-    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Insert,
+    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, ErrorKind, Flip, Flipped, Guard, Insert,
     LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle,
     Settled, Space, Store, StoreError, SweepAsk, Swept, Wake, meaning,
 };
@@ -123,7 +126,7 @@ impl RedisStore {
     /// What changed again and again while it was decided upon.
     fn contended(&self, op: &'static str) -> StoreError {
         self.link
-            .error(op, ErrorKind::Unavailable, "others changed the same jobs again and again")
+            .error(op, ErrorKind::Unavailable, "others changed the same again and again")
             .hint("try again")
     }
 }
@@ -194,8 +197,12 @@ impl Store for RedisStore {
         self.count_jobs(tier).await
     }
 
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.read_tiers().await
+    }
+
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
-        self.read_activation(tier).await
+        Ok(self.read_activation(tier).await?.map(control::Standing::into))
     }
 
     async fn flip(
@@ -208,8 +215,24 @@ impl Store for RedisStore {
         self.flip_tier(tier, expect, &next, by).await
     }
 
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
-        self.commit_tier(tier, generation, by).await
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
+        self.commit_tier(tier, generation, guard, by).await
+    }
+
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
+        self.extend_tier(tier, seen, within, guard).await
     }
 
     async fn record(&self, tier: &Tier, space: Space, key: &str) -> Result<Option<Record>, StoreError> {
@@ -275,6 +298,7 @@ impl Store for RedisStore {
 
     async fn probe(&self, tier: &Tier) -> Result<Timestamp, StoreError> {
         self.server.judge_now_and_then(&self.link, "probe").await?;
-        self.try_write(tier).await
+        // As an insert would be: one that finds no room says so.
+        self.try_write(tier, scripts::Script::Room).await
     }
 }

@@ -182,9 +182,7 @@ impl RedisStore {
                 Stored::read(&record).map_err(|error| damaged("count jobs", self.link.place(), &error))?;
             let queue = part.rsplit_once(':').and_then(|(queue, _)| Queue::new(queue).ok());
             let Some(entry) = queue.and_then(|queue| queues.get_mut(&queue)) else { continue };
-            let since =
-                job.story.as_ref().and_then(|story| story.run_at).map_or(job.enqueued_at, Timestamp::from_ms);
-            let waited = now.since(since);
+            let waited = now.since(job.due_at());
             entry.oldest_wait = Some(entry.oldest_wait.map_or(waited, |oldest| oldest.max(waited)));
         }
         Ok(Census { queues: queues.into_values().collect(), now })

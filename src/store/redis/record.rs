@@ -341,6 +341,12 @@ impl Stored {
         self.story.as_ref().and_then(|story| story.state).unwrap_or(State::Available)
     }
 
+    /// Since when it may run, or from when on.
+    pub(super) fn due_at(&self) -> Timestamp {
+        let planned = self.story.as_ref().and_then(|story| story.run_at);
+        planned.map_or(self.enqueued_at, Timestamp::from_ms)
+    }
+
     pub(super) fn is_keyed(&self) -> bool {
         self.extras.as_ref().is_some_and(is_keyed)
     }

@@ -49,6 +49,7 @@ scripts! {
     Sweep "sweep" ALLOW_OOM "sweep";
     Census "census" NO_WRITES "count jobs";
     Stream "stream" ALLOW_OOM "name a queue";
+    Enlist "enlist" ALLOW_OOM "list a tier";
     Flip "flip" ALLOW_OOM "flip";
     Append "append" ALLOW_OOM "append to the ledger";
     Put "put" ALLOW_OOM "write a record";
@@ -56,6 +57,7 @@ scripts! {
     Records "records" NO_WRITES "read records";
     Beat "beat" ALLOW_OOM "beat";
     Probe "probe" ALLOW_OOM "probe";
+    Room "probe" REFUSED_WHEN_FULL "probe";
     Wish "wish" ALLOW_OOM "cancel";
     Defer "defer" ALLOW_OOM "sweep";
 }

@@ -28,6 +28,8 @@ struct Known {
     identity: Vec<u8>,
     numbers: HashMap<(Queue, Kind), u16>,
     names: HashMap<u16, (Queue, Kind)>,
+    /// Whether this process has put the tier into the index of tiers.
+    listed: bool,
 }
 
 impl Streams {
@@ -39,9 +41,21 @@ impl Streams {
         let mut tiers = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let known = tiers.entry(tier.clone()).or_default();
         if known.identity != identity {
-            *known = Known { identity: identity.to_vec(), ..Known::default() };
+            // One that had none yet gets it with its first stream, and is the same store.
+            let listed = known.listed && known.identity.is_empty();
+            *known = Known { identity: identity.to_vec(), listed, ..Known::default() };
         }
         write(known);
+    }
+
+    pub(super) fn is_listed(&self, tier: &Tier) -> bool {
+        self.read(tier, |known| known.listed.then_some(())).is_some()
+    }
+
+    /// Notes whether the index of tiers has it.
+    pub(super) fn list(&self, tier: &Tier, listed: bool) {
+        let mut tiers = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        tiers.entry(tier.clone()).or_default().listed = listed;
     }
 
     /// What was heard of the identity: another one ends what was known.
@@ -69,6 +83,8 @@ impl RedisStore {
             if let Some(all) = all {
                 return Ok(all);
             }
+            // A queue or kind that is new to this process: the tier may be new as well.
+            self.enlist(tier, Lane::In).await?;
             for job in jobs {
                 self.number(tier, &job.queue, &job.kind).await?;
             }

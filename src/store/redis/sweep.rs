@@ -301,6 +301,9 @@ fn available_or_late(sight: &Sight, from: State, now: Timestamp) -> Option<(Move
         Target::Final
     } else {
         make_available(&mut story);
+        if from == State::Parked {
+            story.run_at = Some(now.ms()); // it could not run before now, whenever it was enqueued
+        }
         Target::Tail
     };
     Some((Move::new(sight, &story, source, target, from, None, now)?, late))

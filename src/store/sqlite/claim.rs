@@ -297,6 +297,7 @@ struct Row {
     failures: u32,
     crashes: u32,
     enq_at: Timestamp,
+    run_at: Option<Timestamp>,
     exp_at: Option<Timestamp>,
     args: String,
     extras: Option<String>,
@@ -314,6 +315,7 @@ impl Row {
             failures: self.failures,
             crashes: self.crashes,
             enqueued_at: self.enq_at,
+            due_at: self.run_at.unwrap_or(self.enq_at),
             expires_at: self.exp_at,
             extras: self.extras.and_then(|text| serde_json::from_str::<Extras>(&text).ok()).map(Arc::new),
         }
@@ -323,7 +325,7 @@ impl Row {
 /// The first rows of a part, and the place of the last of them.
 fn head(session: &Session, pid: i64, room: usize) -> Step<(Vec<Row>, Option<i64>)> {
     let mut statement = session.conn.prepare_cached(
-        "SELECT r.ord, j.seq, j.sid, j.id, j.version, j.failures, j.crashes, j.enq_at, j.exp_at, j.args, j.extras
+        "SELECT r.ord, j.seq, j.sid, j.id, j.version, j.failures, j.crashes, j.enq_at, j.exp_at, j.args, j.extras, j.run_at
          FROM ready r JOIN job j ON j.seq = r.seq WHERE r.pid = ?1 ORDER BY r.ord LIMIT ?2",
     )?;
     let mut rows = statement.query(params![pid, i64::try_from(room).unwrap_or(i64::MAX)])?;
@@ -341,6 +343,7 @@ fn head(session: &Session, pid: i64, room: usize) -> Step<(Vec<Row>, Option<i64>
             exp_at: row.get::<_, Option<i64>>(8)?.map(Timestamp::from_ms),
             args: row.get(9)?,
             extras: row.get(10)?,
+            run_at: row.get::<_, Option<i64>>(11)?.map(Timestamp::from_ms),
         });
     }
     Ok((found, last))

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::catalog::bad_name;
 use super::insert::to_json;
 use super::lease::Lease;
 use super::session::{Session, Step, tid};
@@ -11,7 +12,21 @@ use super::{pause, sweep};
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::Timestamp;
 use crate::names::Tier;
-use crate::store::{Actor, Beat, Flip, Flipped, LedgerEntry, Presence, Put, Record, Seen, Space, Swept};
+use crate::store::{
+    Actor, Beat, Flip, Flipped, Guard, LedgerEntry, Presence, Put, Record, Seen, Space, Swept,
+};
+
+/// The tiers that are known. A row in `tier` is not enough: whoever asks about one makes it. Queues are never removed, so
+/// that a tier which ever had a job has one.
+pub(super) fn tiers(conn: &Connection) -> rusqlite::Result<Vec<Tier>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT t.name FROM tier t WHERE EXISTS(SELECT 1 FROM activation a WHERE a.tid = t.tid)
+         OR EXISTS(SELECT 1 FROM presence p WHERE p.tid = t.tid) OR EXISTS(SELECT 1 FROM queue q WHERE q.tid = t.tid)
+         ORDER BY t.name",
+    )?;
+    let rows = statement.query_map([], |row| Tier::new(&row.get::<_, String>(0)?).map_err(bad_name))?;
+    rows.collect()
+}
 
 /// The activation of a tier. A body that cannot be read is damage, not "none".
 pub(super) fn activation(session: &Session, tid: i64) -> Step<Option<Activation>> {
@@ -32,6 +47,14 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(body: &str) -> rusqlite:
     })
 }
 
+fn write(session: &Session, tid: i64, to: &Activation) -> Step<()> {
+    session
+        .conn
+        .prepare_cached("INSERT INTO activation(tid, body) VALUES(?1, ?2) ON CONFLICT(tid) DO UPDATE SET body = excluded.body")?
+        .execute(params![tid, to_json(to)?])?;
+    Ok(())
+}
+
 /// Installs an activation and records it.
 pub(super) fn install(
     session: &mut Session,
@@ -41,10 +64,7 @@ pub(super) fn install(
     by: &Actor,
     event: &str,
 ) -> Step<()> {
-    session
-        .conn
-        .prepare_cached("INSERT INTO activation(tid, body) VALUES(?1, ?2) ON CONFLICT(tid) DO UPDATE SET body = excluded.body")?
-        .execute(params![tid, to_json(to)?])?;
+    write(session, tid, to)?;
     let detail = serde_json::json!({ "from": from, "to": to }).to_string();
     append(session, tid, event, by, &detail)?;
     session.wake();
@@ -59,6 +79,9 @@ pub(super) fn flip(
     by: &Actor,
 ) -> Step<Flipped> {
     let tid = tid(session, tier)?;
+    if is_fenced(session, tid, next.guard.as_ref())? {
+        return Ok(Flipped::Fenced);
+    }
     let current = activation(session, tid)?;
     if current.as_ref().map(|current| current.generation) != expect {
         return Ok(Flipped::Raced(current));
@@ -77,9 +100,25 @@ pub(super) fn flip(
     Ok(Flipped::Now(to))
 }
 
+/// Whether the guard is another version than its holder read, or gone.
+fn is_fenced(session: &Session, tid: i64, guard: Option<&Guard>) -> Step<bool> {
+    let Some(guard) = guard else { return Ok(false) };
+    let there = record(&session.conn, tid, guard.space, &guard.key, session.now)?;
+    Ok(there.is_none_or(|record| record.version != guard.version))
+}
+
 /// Lets a provisional activation stand.
-pub(super) fn commit(session: &mut Session, tier: &Tier, generation: u64, by: &Actor) -> Step<Flipped> {
+pub(super) fn commit(
+    session: &mut Session,
+    tier: &Tier,
+    generation: u64,
+    guard: Option<&Guard>,
+    by: &Actor,
+) -> Step<Flipped> {
     let tid = tid(session, tier)?;
+    if is_fenced(session, tid, guard)? {
+        return Ok(Flipped::Fenced);
+    }
     let current = activation(session, tid)?;
     match current {
         Some(current) if current.generation == generation => {
@@ -89,6 +128,28 @@ pub(super) fn commit(session: &mut Session, tier: &Tier, generation: u64, by: &A
                 return Ok(Flipped::Now(to));
             }
             Ok(Flipped::Now(current))
+        }
+        other => Ok(Flipped::Raced(other)),
+    }
+}
+
+/// Moves the deadline of the provisional activation that was seen.
+pub(super) fn extend(
+    session: &mut Session,
+    tier: &Tier,
+    seen: &Activation,
+    within: Duration,
+    guard: Option<&Guard>,
+) -> Step<Flipped> {
+    let tid = tid(session, tier)?;
+    if is_fenced(session, tid, guard)? {
+        return Ok(Flipped::Fenced);
+    }
+    match activation(session, tid)? {
+        Some(current) if current == *seen && current.mode == Mode::Provisional => {
+            let to = Activation { confirm_by: Some(session.now.plus(within)), ..current };
+            write(session, tid, &to)?;
+            Ok(Flipped::Now(to))
         }
         other => Ok(Flipped::Raced(other)),
     }

@@ -42,9 +42,9 @@ use self::session::Step;
 use self::wake::Signal;
 use self::writer::{How, Writer};
 use super::{
-    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Durability, ErrorKind, Flip, Flipped, Insert,
-    LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen, Settle,
-    Settled, Space, Store, StoreError, SweepAsk, Swept, Wake, meaning,
+    About, Acted, Action, Actor, Beat, Census, Claim, ClaimAsk, Durability, ErrorKind, Flip, Flipped, Guard,
+    Insert, LedgerEntry, MAX_BATCH, Page, PageAsk, Pause, Paused, Presence, Put, Record, Renewed, Seen,
+    Settle, Settled, Space, Store, StoreError, SweepAsk, Swept, Wake, meaning,
 };
 use crate::activation::Activation;
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -317,6 +317,10 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn tiers(&self) -> Result<Vec<Tier>, StoreError> {
+        self.read("list tiers", control::tiers).await
+    }
+
     async fn activation(&self, tier: &Tier) -> Result<Option<Activation>, StoreError> {
         let tier = tier.clone();
         self.read("read the activation", move |conn| match read::tier_id(conn, &tier)? {
@@ -339,11 +343,32 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn commit(&self, tier: &Tier, generation: u64, by: &Actor) -> Result<Flipped, StoreError> {
-        let (tier, by) = (tier.clone(), by.clone());
+    async fn commit(
+        &self,
+        tier: &Tier,
+        generation: u64,
+        guard: Option<&Guard>,
+        by: &Actor,
+    ) -> Result<Flipped, StoreError> {
+        let (tier, guard, by) = (tier.clone(), guard.cloned(), by.clone());
         self.writer
             .run(durable("commit the activation"), move |session| {
-                control::commit(session, &tier, generation, &by)
+                control::commit(session, &tier, generation, guard.as_ref(), &by)
+            })
+            .await
+    }
+
+    async fn extend(
+        &self,
+        tier: &Tier,
+        seen: &Activation,
+        within: Duration,
+        guard: Option<&Guard>,
+    ) -> Result<Flipped, StoreError> {
+        let (tier, seen, guard) = (tier.clone(), seen.clone(), guard.cloned());
+        self.writer
+            .run(volatile("extend the activation"), move |session| {
+                control::extend(session, &tier, &seen, within, guard.as_ref())
             })
             .await
     }

@@ -78,15 +78,15 @@ fn promote(session: &mut Session, tid: i64, swept: &mut Swept) -> Step<()> {
     Ok(())
 }
 
-/// To the tail of its list.
+/// To the tail of its list. What was parked could not run before now, whenever it was enqueued.
 pub(super) fn make_available(session: &mut Session, seq: i64, sid: i64, from: State) -> Step<()> {
     let ord = session.next()?;
     session
         .conn
         .prepare_cached(
-            "UPDATE job SET state = 0, ord = ?2, fin_at = NULL, park = NULL, park_by = NULL WHERE seq = ?1",
+            "UPDATE job SET state = 0, ord = ?2, run_at = coalesce(?3, run_at), fin_at = NULL, park = NULL, park_by = NULL WHERE seq = ?1",
         )?
-        .execute([seq, ord])?;
+        .execute(params![seq, ord, (from == State::Parked).then_some(session.now.ms())])?;
     session
         .conn
         .prepare_cached("INSERT INTO ready(pid, ord, seq) SELECT pid, ord, seq FROM job WHERE seq = ?1")?

@@ -303,6 +303,7 @@ impl Sink {
             failures: 0,
             crashes: 0,
             enqueued_at: clock::Timestamp::from_ms(0),
+            due_at: clock::Timestamp::from_ms(0),
             expires_at: None,
             extras: None,
         };

@@ -19,4 +19,5 @@ mod orders;
 mod outages;
 mod proof;
 mod releases;
+mod tallies;
 mod waits;

@@ -303,11 +303,14 @@ impl Judge {
             })
             .collect();
         // A worker is told for itself when what fails there is not what fails everywhere.
+        let everywhere =
+            of_it.iter().find(|finding| finding.stream == Stream::All).map_or(0, |all| all.failed);
         let own = |worker: &WorkerName| {
             let culprits = self.culprits(&Stream::Worker(worker.clone()));
             let all: u64 = culprits.iter().map(|(_, count)| count.failed).sum();
             let own = culprits.iter().filter(|(kind, _)| !broad.contains(kind));
-            culprits.len() > 1 && 2 * own.map(|(_, count)| count.failed).sum::<u64>() > all
+            let own: u64 = own.map(|(_, count)| count.failed).sum();
+            culprits.len() > 1 && 2 * own > all && 2 * all > everywhere
         };
         let workers: BTreeSet<&WorkerName> = of_it
             .iter()
@@ -323,9 +326,11 @@ impl Judge {
             let explains = match &finding.stream {
                 Stream::Crew | Stream::Queue(_) => true,
                 Stream::Kind(kind) => self.only_worker(kind).is_none_or(|worker| !workers.contains(&worker)),
-                Stream::Worker(worker) => workers.contains(worker) || fresh && broad.is_empty(),
+                Stream::Worker(worker) => {
+                    workers.contains(worker) || fresh && broad.is_empty() && everywhere == 0
+                }
                 Stream::Pair(kind, worker) => fresh && !broad.contains(kind) && !workers.contains(worker),
-                Stream::All => false,
+                Stream::All => finding.failed > 0 && broad.is_empty() && workers.is_empty(),
             };
             if explains {
                 told.push(finding);

@@ -1,6 +1,6 @@
 //! Judges a release by its first attempts. Pure: it remembers what it has seen, and is told everything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,9 @@ pub struct Judge {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Judged {
     pub(super) test: Sprt,
+    /// What speaks against it, by kind: for streams of several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    run: BTreeMap<Kind, Count>,
     /// The last error.
     #[serde(default)]
     pub(super) error: String,
@@ -131,6 +134,24 @@ fn since(seen: &mut BTreeMap<Kind, Count>, kind: &Kind, told: &Outcomes) -> Coun
     now.since(before).unwrap_or(now)
 }
 
+/// What is new of several kinds or workers, with the last error.
+#[derive(Debug, Clone, Default)]
+struct Sum<'e> {
+    news: News,
+    error: &'e str,
+    kinds: BTreeMap<&'e Kind, Count>,
+}
+
+impl<'e> Sum<'e> {
+    fn add(&mut self, kind: &'e Kind, news: News, error: &'e str) {
+        self.news += news;
+        *self.kinds.entry(kind).or_default() += news.count();
+        if news.count().failed > 0 {
+            self.error = error;
+        }
+    }
+}
+
 /// Whose fault a failure is.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Blame {
@@ -146,7 +167,13 @@ pub(super) enum Blame {
 
 impl Judged {
     fn new(budget: f64) -> Self {
-        Self { test: Sprt::new(budget), error: String::new(), asked: BTreeMap::new(), held: false }
+        Self {
+            test: Sprt::new(budget),
+            run: BTreeMap::new(),
+            error: String::new(),
+            asked: BTreeMap::new(),
+            held: false,
+        }
     }
 
     fn take(&mut self, news: News, error: &str) {
@@ -154,6 +181,29 @@ impl Judged {
         if news.count().failed > 0 {
             error.clone_into(&mut self.error);
         }
+    }
+
+    fn take_all(&mut self, sum: Sum<'_>) {
+        self.take(sum.news, sum.error);
+        for (kind, count) in sum.kinds {
+            *self.run.entry(kind.clone()).or_default() += count;
+        }
+        if self.test.run().all() == 0 {
+            self.run.clear();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.test.forget();
+        if self.test.run().all() == 0 {
+            self.run.clear();
+        }
+    }
+
+    fn restart(&mut self) {
+        self.test.restart();
+        self.run.clear();
+        self.asked.clear();
     }
 
     pub(super) fn failed(&self) -> bool {
@@ -202,38 +252,43 @@ impl Judge {
 
     /// Takes in what is new. [`Judge::look`] does it; alone it is for who only wants to know which canaries to send.
     pub(super) fn take_in(&mut self, observed: &Observed) {
-        self.take_in_stable(observed);
-        let mut all = (News::default(), "");
-        let mut kinds: BTreeMap<&Kind, (News, &str)> = BTreeMap::new();
+        let turned = self.take_in_stable(observed);
+        self.forget(&turned);
+        let mut all = Sum::default();
+        let mut kinds: BTreeMap<&Kind, Sum<'_>> = BTreeMap::new();
         for (name, hands) in &observed.workers {
-            let mut of_worker = (News::default(), "");
+            let mut of_worker = Sum::default();
             let workers = self.terms.workers.max(self.workers.len() + 1);
             let pair = budget(workers * self.terms.kinds.len().max(1));
             for (kind, jobs, canaries, error) in self.seen.news(name, hands) {
                 let (mut count, rates) = (jobs, self.rates(kind));
                 count += canaries;
                 let news = News::of(count, &rates);
-                for sum in [&mut all, &mut of_worker, kinds.entry(kind).or_default()] {
-                    sum.0 += news;
-                    sum.1 = if count.failed > 0 { error } else { sum.1 };
+                kinds.entry(kind).or_default().add(kind, news, error);
+                if self.stable_fails(kind) {
+                    continue; // it says nothing of this worker
                 }
+                all.add(kind, news, error);
+                of_worker.add(kind, news, error);
                 let pairs = self.pairs.entry(name.clone()).or_default();
                 pairs.entry(kind.clone()).or_insert_with(|| Judged::new(pair)).take(news, error);
             }
             // One that takes the place of another gets a share, too: that is a little more than was planned.
             let judged = self.workers.entry(name.clone()).or_insert_with(|| Judged::new(budget(workers)));
-            judged.take(of_worker.0, of_worker.1);
+            judged.take_all(of_worker);
         }
-        for (kind, (news, error)) in kinds {
+        for (kind, sum) in kinds {
             if let Some(judged) = self.kinds.get_mut(kind) {
-                judged.take(news, error);
+                judged.take(sum.news, sum.error);
             }
         }
-        self.all.take(all.0, all.1);
+        self.all.take_all(all);
         self.settle_blame(observed);
     }
 
-    fn take_in_stable(&mut self, observed: &Observed) {
+    /// Takes in what the stable release does; the kinds that it began or ceased to fail.
+    fn take_in_stable(&mut self, observed: &Observed) -> BTreeSet<Kind> {
+        let mut turned = BTreeSet::new();
         for (name, hands) in &observed.stable {
             // What its workers did before this judge came is the past.
             let first = !self.stable.seen.0.contains_key(name);
@@ -243,8 +298,29 @@ impl Judge {
                 count += canaries;
                 let news = News::of(count, &rates);
                 let lately = self.stable.kinds.entry(kind.clone()).or_default();
+                let before = lately.fails;
                 lately.take(news);
                 lately.canaries += canaries;
+                if lately.fails != before {
+                    turned.insert(kind.clone());
+                }
+            }
+        }
+        turned
+    }
+
+    /// What a kind that fails on both releases left behind must not add up with a failure that comes long after.
+    fn forget(&mut self, turned: &BTreeSet<Kind>) {
+        if turned.is_empty() {
+            return;
+        }
+        let of_it = |stream: &Stream| match stream {
+            Stream::Kind(kind) | Stream::Pair(kind, _) => turned.contains(kind),
+            _ => true,
+        };
+        for stream in self.streams().iter().filter(|stream| of_it(stream)) {
+            if let Some(judged) = self.judged_mut(stream) {
+                judged.forget();
             }
         }
     }
@@ -275,8 +351,7 @@ impl Judge {
             let Some(judged) = self.judged_mut(&stream) else { continue };
             judged.held |= excused;
             if (held || excused) && recovered || held && !excused && !stable_fails {
-                judged.test.restart();
-                judged.asked.clear();
+                judged.restart();
             }
         }
     }
@@ -291,16 +366,10 @@ impl Judge {
 
     /// The kinds with failures that speak against a stream now.
     pub(super) fn culprits(&self, stream: &Stream) -> Vec<(Kind, Count)> {
-        let of = |kind: &Kind, judged: &Judged| (kind.clone(), judged.test.run());
-        let all: Vec<(Kind, Count)> = match stream {
-            Stream::All => self.kinds.iter().map(|(kind, judged)| of(kind, judged)).collect(),
-            Stream::Worker(worker) => {
-                self.pairs.get(worker).into_iter().flatten().map(|(kind, judged)| of(kind, judged)).collect()
-            }
-            Stream::Kind(kind) | Stream::Pair(kind, _) => {
-                self.judged(stream).map(|judged| of(kind, judged)).into_iter().collect()
-            }
-            Stream::Crew | Stream::Queue(_) => Vec::new(),
+        let Some(judged) = self.judged(stream) else { return Vec::new() };
+        let all = match stream {
+            Stream::Kind(kind) | Stream::Pair(kind, _) => vec![(kind.clone(), judged.test.run())],
+            _ => judged.run.iter().map(|(kind, count)| (kind.clone(), *count)).collect(),
         };
         all.into_iter().filter(|(_, count)| count.failed > 0).collect()
     }

@@ -225,6 +225,15 @@ impl Sprt {
         *self = Self { alpha: self.alpha, ..Self::new(0.0) };
     }
 
+    /// Drops what speaks against it so far, unless that has decided already.
+    pub fn forget(&mut self) {
+        match self.step {
+            Step::Open => (self.score, self.run) = (self.score.min(0.0), Count::default()),
+            Step::Passed => (self.score, self.run) = (0.0, Count::default()),
+            Step::Failed => {}
+        }
+    }
+
     /// Where it stands.
     #[must_use]
     pub const fn step(&self) -> Step {

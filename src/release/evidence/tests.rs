@@ -14,6 +14,8 @@ type Fails<'f> = &'f dyn Fn(usize, usize, u64) -> f64;
 const ERROR: &str = "connection refused";
 /// The seconds for which a release is watched.
 const WINDOW: u64 = 60;
+/// Workers tell what they did so often, in seconds.
+const BEAT: u64 = 3;
 
 fn kind(n: usize) -> Kind {
     Kind::new(&format!("kind-{n}")).unwrap()
@@ -122,12 +124,17 @@ impl<'f> World<'f> {
         self.look()
     }
 
-    /// Watches it for the window, once a second.
+    /// Lets a beat pass.
+    fn beat(&mut self) {
+        self.second += BEAT;
+        (0..self.rate * BEAT as usize).for_each(|_| self.job());
+    }
+
+    /// Watches it for the window, once a beat.
     fn verify_step(&mut self) -> Verdict {
-        for left in (0..WINDOW).rev() {
-            self.second += 1;
+        for left in (0..WINDOW / BEAT).rev().map(|beats| beats * BEAT) {
+            self.beat();
             self.observed.left = Duration::from_secs(left);
-            (0..self.rate).for_each(|_| self.job());
             self.send();
             let verdict = self.look();
             if verdict.decision > Decision::Pending || left == 0 {
@@ -436,11 +443,10 @@ fn a_judge_can_be_written_down_and_goes_on() {
 // ---- the environment
 
 /// Looks on for so long after the first verdict: does it ever change to this?
-fn ever(world: &mut World<'_>, looks: u32, decision: Decision) -> Option<String> {
+fn ever(world: &mut World<'_>, looks: u64, decision: Decision) -> Option<String> {
     world.observed.left = Duration::ZERO;
     (0..looks).find_map(|_| {
-        world.second += 1;
-        (0..world.rate).for_each(|_| world.job());
+        world.beat();
         world.send();
         let verdict = world.look();
         (verdict.decision == decision).then_some(verdict.output)
@@ -474,10 +480,23 @@ fn a_dependency_that_goes_and_comes_back_holds_and_then_passes() {
         let verdict = world.deploy();
         assert_eq!(verdict.decision, Decision::Environment, "{seed}: {}", verdict.output);
         assert!(verdict.output.contains("on r-2030 at the same time"), "{}", verdict.output);
-        let outage = 40 - u32::try_from(world.second).unwrap();
+        let outage = (40 - world.second).div_ceil(BEAT);
         assert_eq!(ever(&mut world, outage, Decision::Fail), None, "{seed}");
         let passed = ever(&mut world, 60, Decision::Pass);
         assert!(passed.is_some(), "{seed}: {:#?}", world.look());
+    }
+}
+
+/// The stable release is ill as well, but the pairs say that this one is worse.
+#[test]
+fn pairs_that_differ_tell_whose_fault_it_is() {
+    let ill = |_: usize, _: usize, _: u64| 0.7;
+    for (only_here, decision) in [(0, Decision::Environment), (20, Decision::Fail)] {
+        let mut world = World::new(1, &[1.0], 6, &ill);
+        world.stable_fails = &ill;
+        world.observed.pairs.insert(kind(0), Pairs { only_here, only_there: 0 });
+        let verdict = world.canary_step();
+        assert_eq!(verdict.decision, decision, "{}", verdict.output);
     }
 }
 
@@ -487,7 +506,7 @@ fn a_release_that_stays_bad_when_the_other_has_healed_is_rejected() {
     let mut world = World::new(1, &[0.1; 10], 6, &|_, _, _| 1.0);
     world.stable_fails = &stable;
     assert_eq!(world.deploy().decision, Decision::Environment);
-    assert_eq!(ever(&mut world, 39, Decision::Fail), None);
+    assert_eq!(ever(&mut world, 13, Decision::Fail), None);
     assert!(ever(&mut world, 20, Decision::Fail).is_some(), "{}", world.look().output);
 }
 

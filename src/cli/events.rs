@@ -62,8 +62,29 @@ fn line(ctx: &Context, entry: &LedgerEntry) -> Result<(), CliError> {
 
 /// What happened, in words; as it was written where there are none.
 fn what(entry: &LedgerEntry) -> String {
-    let Some(change) = Change::read(entry) else { return entry.detail.clone() };
+    let Some(change) = Change::read(entry) else { return other(entry) };
     let from = change.from.as_ref().map_or("nothing", |from| from.release.as_str());
     let to = &change.to;
     format!("{from} → {}, generation {}, {}", to.release, to.generation, to.mode)
+}
+
+/// What is no change of the activation: releases and deploys in words, and the rest as it was written.
+fn other(entry: &LedgerEntry) -> String {
+    let Ok(detail) = serde_json::from_str::<serde_json::Value>(&entry.detail) else {
+        return entry.detail.clone();
+    };
+    let text =
+        |key: &str| detail.get(key).and_then(serde_json::Value::as_str).unwrap_or("nothing").to_owned();
+    match entry.event.as_str() {
+        "deploy.ended" => format!(
+            "{} {} → {}: {}, {}",
+            text("deploy"),
+            text("from"),
+            text("to"),
+            text("outcome"),
+            text("why")
+        ),
+        event if event.starts_with("release.") => text("release"),
+        _ => entry.detail.clone(),
+    }
 }

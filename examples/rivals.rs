@@ -128,6 +128,7 @@ impl Rival {
                 fallback: None,
                 deploy: None,
                 guard: None,
+                least: 0,
             };
             let by = Actor { who: self.name.to_string(), reason: None };
             if let Flipped::Now(mine) = self.store.flip(&self.tier, Some(now.generation), next, &by).await? {

@@ -31,7 +31,8 @@ pub(super) async fn run(ctx: &Context, args: Activate) -> CliResult {
     }
     let by = Context::actor(args.reason);
     let done = carry_out(&*store, planned, &by).await.map_err(refused)?;
-    let waits = done.action == Step::Activate && !args.no_wait;
+    // Also when it is so already, or only committed: exit 0 says that it was seen.
+    let waits = !args.no_wait;
     if ctx.out.is_for_people() {
         headline(ctx, &done, false)?;
     }
@@ -75,6 +76,9 @@ fn refusal_error(ctx: &Context, wish: &Wish, refusal: Refusal) -> CliError {
         }
         Refusal::Raced { .. } | Refusal::NothingToConfirm { .. } => {
             (Exit::Conflict, format!("see what happened: `{} events`", ctx.program))
+        }
+        Refusal::Provisional { ref release, .. } => {
+            (Exit::Conflict, format!("commit it with `{} activate {release} --confirm`", ctx.program))
         }
         Refusal::NoFallback { .. } => {
             (Exit::NoRollbackTarget, "name another release with `--fallback`".to_owned())

@@ -40,7 +40,7 @@ pub(crate) async fn verdict(
     let query = Query::read(query, &known)?;
     let mut each = GateAsk {
         min_active: query.parsed("min_active")?.unwrap_or(MinActive::Percent(100)),
-        expect: query.parsed("expect")?,
+        expect: query.number("expect", 100_000)?,
         queues: list(&query, "queues", Queue::new)?,
         allow_provisional: switch(&query, "allow_provisional")?,
         known: query.parsed("generation")?.unwrap_or(0),

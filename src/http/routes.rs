@@ -146,7 +146,20 @@ impl Query {
     where
         T::Err: std::fmt::Display,
     {
-        self.get(name).map(|text| text.parse().map_err(Problem::bad_parameter)).transpose()
+        let bad = |text: &str, error: T::Err| {
+            Problem::bad_parameter(format!("{name} `{}`: {error}", crate::names::shown(text)))
+        };
+        self.get(name).map(|text| text.parse().map_err(|error| bad(text, error))).transpose()
+    }
+
+    /// A number within `1..=most`, if there is one.
+    pub(crate) fn number(&self, name: &str, most: u32) -> Result<Option<u32>, Problem> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+        number.map(Some).ok_or_else(|| {
+            let given = crate::names::shown(text);
+            Problem::bad_parameter(format!("{name} `{given}` is no number from 1 to {most}"))
+        })
     }
 
     /// A number within `1..=most`.

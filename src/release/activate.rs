@@ -85,6 +85,14 @@ pub enum Refusal {
         /// What is there instead.
         why: String,
     },
+    /// It is active, and reverts by itself unless it is committed.
+    #[error("release `{release}` is active provisionally, and reverts by itself{by}")]
+    Provisional {
+        /// The release.
+        release: Release,
+        /// When, in words.
+        by: String,
+    },
     /// There is nothing provisional to commit.
     #[error("nothing to confirm: {there}")]
     NothingToConfirm {
@@ -117,36 +125,29 @@ pub fn plan(wish: &Wish, facts: &TierFacts) -> Result<Plan, Refusal> {
     };
     match from.as_ref().filter(|current| current.release == wish.release) {
         Some(current) if wish.confirm && current.mode == Mode::Provisional => {
-            return plan(Step::Commit, current.committed(), None, Vec::new());
+            let warnings = nobody_ready(wish, facts, ready)?;
+            return plan(Step::Commit, current.committed(), None, warnings);
+        }
+        // It is there, and will not stay.
+        Some(current) if wish.provisional.is_none() && current.mode == Mode::Provisional => {
+            let by = current.confirm_by.map_or_else(String::new, |by| format!(" at {by}"));
+            return Err(Refusal::Provisional { release: wish.release.clone(), by });
         }
         Some(current) if wish.confirm || is_so_already(wish, current) => {
-            let how = if current.mode == Mode::Provisional {
-                ", provisionally: `--confirm` commits it"
-            } else {
-                ""
-            };
-            let warning = format!("release `{}` is active already{how}", wish.release);
+            let warning = format!("release `{}` is active already", wish.release);
             return plan(Step::Unchanged, current.clone(), None, vec![warning]);
         }
         None if wish.confirm => return Err(Refusal::NothingToConfirm { there: present(facts) }),
         _ => {}
     }
     let flip = flip(wish, facts)?;
-    let mut warnings = Vec::new();
-    if ready == 0 {
-        let why = who_is_there(facts, &wish.release);
-        if !wish.force {
-            let (release, tier) = (wish.release.clone(), facts.tier.clone());
-            return Err(Refusal::NobodyReady { release, tier, why });
-        }
-        warnings.push(format!("no living, proven worker of `{}`: {why}", wish.release));
-    }
+    let mut warnings = nobody_ready(wish, facts, ready)?;
     if let Some(back) = flip.fallback.as_ref().filter(|back| proven(facts, back).next().is_none()) {
         let why = who_is_there(facts, back);
         warnings.push(format!("no living, proven worker of the way back `{back}` would revert it: {why}"));
     }
     let to = Activation {
-        generation: generation(from.as_ref()) + 1,
+        generation: flip.generation(from.as_ref().map(|from| from.generation)),
         release: wish.release.clone(),
         mode: flip.mode,
         confirm_by: flip.confirm_within.map(|within| facts.now.plus(within)),
@@ -157,6 +158,19 @@ pub fn plan(wish: &Wish, facts: &TierFacts) -> Result<Plan, Refusal> {
     plan(Step::Activate, to, Some(flip), warnings)
 }
 
+/// Whether there is anybody to do the work; who forces it is told.
+fn nobody_ready(wish: &Wish, facts: &TierFacts, ready: usize) -> Result<Vec<String>, Refusal> {
+    if ready > 0 {
+        return Ok(Vec::new());
+    }
+    let (release, tier) = (wish.release.clone(), facts.tier.clone());
+    let why = who_is_there(facts, &release);
+    match wish.force {
+        true => Ok(vec![format!("no living, proven worker of `{release}`: {why}")]),
+        false => Err(Refusal::NobodyReady { release, tier, why }),
+    }
+}
+
 /// A provisional one can be prolonged; else the same release again changes nothing, and a committed one has no way back to
 /// itself.
 fn is_so_already(wish: &Wish, current: &Activation) -> bool {
@@ -164,20 +178,17 @@ fn is_so_already(wish: &Wish, current: &Activation) -> bool {
 }
 
 fn flip(wish: &Wish, facts: &TierFacts) -> Result<Flip, Refusal> {
-    let mut flip = Flip {
-        release: wish.release.clone(),
-        mode: Mode::Committed,
-        confirm_within: None,
-        fallback: None,
-        deploy: None,
-        guard: None,
-    };
+    // A store that lost its memory would begin at 1 again, which workers that have seen more do not believe.
+    let seen = facts.workers.iter().map(|seen| seen.presence.generation).max().unwrap_or(0);
+    let least = if facts.activation.is_none() { seen + 1 } else { 0 };
+    let mut flip = Flip { least, ..Flip::committed(wish.release.clone()) };
     if let Some(within) = wish.provisional {
         let current = facts.activation.as_ref();
         // Prolonged, it keeps its way back: the release itself is none.
+        // Nor is one that nobody has confirmed: what it would have reverted to is.
         let standing = current.map(|current| match &current.fallback {
-            Some(fallback) if current.release == wish.release => fallback.clone(),
-            _ => current.release.clone(),
+            Some(fallback) => fallback.clone(),
+            None => current.release.clone(),
         });
         let fallback = wish.fallback.clone().or(standing).filter(|fallback| *fallback != wish.release);
         flip.fallback = Some(fallback.ok_or_else(|| Refusal::NoFallback { tier: facts.tier.clone() })?);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::records::{self, ReleaseRecord};
-use crate::activation::{Activation, Mode, WorkerState};
+use crate::activation::{Activation, WorkerState};
 use crate::clock::{human, instant};
 use crate::health::tier::TierFacts;
 use crate::health::tier::rules::{is_simulated, proven};
@@ -122,14 +122,7 @@ pub async fn flip(
     guard: Option<Guard>,
     by: &Actor,
 ) -> Result<Flipped, StoreError> {
-    let flip = Flip {
-        release: to.clone(),
-        mode: Mode::Committed,
-        confirm_within: None,
-        fallback: None,
-        deploy: from.deploy.clone(),
-        guard,
-    };
+    let flip = Flip { deploy: from.deploy.clone(), guard, ..Flip::committed(to.clone()) };
     store.flip(tier, Some(from.generation), flip, by).await
 }
 

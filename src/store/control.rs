@@ -33,6 +33,30 @@ pub struct Flip {
     pub deploy: Option<String>,
     /// Only while this record is what its holder read.
     pub guard: Option<Guard>,
+    /// The generation is at least this: after a store has lost its memory, above all that workers have seen. 0: the next one.
+    pub least: u64,
+}
+
+impl Flip {
+    /// To a release, for good.
+    #[must_use]
+    pub const fn committed(release: Release) -> Self {
+        Self {
+            release,
+            mode: Mode::Committed,
+            confirm_within: None,
+            fallback: None,
+            deploy: None,
+            guard: None,
+            least: 0,
+        }
+    }
+
+    /// The generation that it has after another.
+    #[must_use]
+    pub fn generation(&self, expect: Option<u64>) -> u64 {
+        (expect.unwrap_or(0) + 1).max(self.least)
+    }
 }
 
 /// A record that must still be what was read, in the same atomic step: what a deploy holds its lock by. Whoever lost it to

@@ -180,6 +180,7 @@ async fn serve(core: &Arc<Core>, batch: Batch) -> Next {
     core.claim_answered();
     core.pass_step(FaultCode::StoreWentBack);
     core.generation.fetch_max(batch.generation, Relaxed);
+    core.in_charge.store(true, Relaxed);
     look_for_canaries(core, batch.canaries);
     if let Some(hook) = &core.options.hook
         && core.hooked.load(Relaxed) != batch.generation
@@ -224,15 +225,13 @@ async fn stand_by(core: &Arc<Core>, current: Option<Activation>, now: Timestamp)
     core.give_back_unstarted();
     core.not_active(current.clone());
     let tier = &core.options.tier;
+    let (mine, known) = (&core.release, core.generation.load(Relaxed));
     let Some(current) = current else {
-        if core.options.release.is_none() {
-            return activate_itself(core).await;
-        }
-        core.become_state(WorkerState::Inactive, Some(format!("no release is active in tier `{tier}`")));
-        return Next::Wait(None);
+        return without_activation(core, known).await;
     };
-    let (active, mine) = (&current.release, &core.release);
-    let known = core.generation.load(Relaxed);
+    core.in_charge.store(false, Relaxed);
+    core.managed_by_others.store(!current.release.is_implicit(), Relaxed);
+    let active = &current.release;
     if active == mine {
         let reason = format!(
             "the store of tier `{tier}` went back: it is at generation {}, this worker has seen {known}",
@@ -253,24 +252,55 @@ async fn stand_by(core: &Arc<Core>, current: Option<Activation>, now: Timestamp)
     Next::Wait(due(&current, mine, now))
 }
 
+/// The store has no activation of this tier: nobody ever made one, or it came back empty.
+async fn without_activation(core: &Arc<Core>, known: u64) -> Next {
+    let tier = &core.options.tier;
+    if known > 0 {
+        // What was active when the store lost its memory goes on, at a generation that nobody has seen.
+        let reason = format!(
+            "the store of tier `{tier}` has no activation any more, this worker has seen generation {known}"
+        );
+        core.fail_step(FaultCode::StoreWentBack, reason.clone());
+        core.become_state(WorkerState::Inactive, Some(reason.clone()));
+        if core.in_charge.load(Relaxed) {
+            return install(core, core.release.clone(), known + 1, &reason).await;
+        }
+        return Next::Wait(None);
+    }
+    if core.options.release.is_some() {
+        core.become_state(WorkerState::Inactive, Some(format!("no release is active in tier `{tier}`")));
+        return Next::Wait(None);
+    }
+    if core.managed_by_others.load(Relaxed) {
+        let reason =
+            "the tier is managed, and its activation is gone; this worker names no release".to_owned();
+        core.become_state(WorkerState::Inactive, Some(reason));
+        return Next::Wait(None);
+    }
+    let Some(workers) = core.heard("claimer", core.store.workers(tier).await) else { return Next::Away };
+    if let Some(other) = workers.iter().find(|seen| !seen.is_stale() && !seen.presence.release.is_implicit())
+    {
+        let reason = format!(
+            "worker {} names release `{}`, so the tier is managed; this worker names none",
+            other.presence.worker, other.presence.release
+        );
+        core.become_state(WorkerState::Inactive, Some(reason));
+        return Next::Wait(None);
+    }
+    let why = "the first worker without a release in a tier without an activation";
+    install(core, Release::default(), 0, why).await
+}
+
 /// When the poll of this worker may revert an activation that nobody confirmed: nobody else may be alive to see to it.
 fn due(current: &Activation, mine: &Release, now: Timestamp) -> Option<Duration> {
     let by = current.confirm_by.filter(|_| current.mode == Mode::Provisional)?;
     (current.fallback.as_ref() == Some(mine)).then(|| by.since(now) + AFTER_DUE)
 }
 
-/// Nobody ever activated anything, and this worker names no release: the tier is unmanaged, and `default` serves it.
-/// Only the store's answer to the next claim makes the worker active.
-async fn activate_itself(core: &Core) -> Next {
-    let flip = Flip {
-        release: Release::default(),
-        mode: Mode::Committed,
-        confirm_within: None,
-        fallback: None,
-        deploy: None,
-        guard: None,
-    };
-    let by = obey::itself(core, "the first worker without a release in a tier without an activation");
+/// Makes a release active in a tier without an activation. Only the store's answer to the next claim makes the worker active.
+async fn install(core: &Core, release: Release, least: u64, why: &str) -> Next {
+    let flip = Flip { least, ..Flip::committed(release) };
+    let by = obey::itself(core, why);
     match core.heard("claimer", core.store.flip(&core.options.tier, None, flip, &by).await) {
         Some(Flipped::Now(_)) => Next::Again,
         Some(Flipped::Raced(_) | Flipped::Fenced) => Next::Wait(None), // somebody else did, and that wakes this worker

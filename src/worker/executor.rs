@@ -28,8 +28,14 @@ const STOP_CANCEL_GRACE: Duration = Duration::from_secs(1);
 pub(super) fn spawn(core: &Arc<Core>) {
     let of = Arc::clone(core);
     super::conductor::supervise(core, "executor", async move {
-        while let Some(item) = of.ready.next(&of.wake_claimer) {
-            run(&of, item).await;
+        while let Some((item, woken)) = of.ready.next(&of.wake_claimer) {
+            // Whom a task wakes runs next on the same thread, and on no other: a handler that blocks it would hold up the claims…
+            if woken {
+                tokio::task::yield_now().await;
+            }
+            if run(&of, item).await {
+                tokio::task::yield_now().await; // …and the settles of the whole worker.
+            }
             // Handlers that are ready at once would otherwise keep this thread from everything else.
             tokio::task::consume_budget().await;
         }
@@ -81,8 +87,10 @@ async fn run_canary(core: &Core, mut item: Item, held: &Held) -> Verdict {
     }
 }
 
-async fn run(core: &Core, item: Item) {
+/// Whether the settler was woken for its outcome.
+async fn run(core: &Core, item: Item) -> bool {
     let lease = Arc::clone(&item.lease);
+    let mut woken = false;
     // There by construction: the lease was made from the same batch.
     if let Some(held) = lease.jobs.get(item.index) {
         let begun = clock::instant();
@@ -96,13 +104,14 @@ async fn run(core: &Core, item: Item) {
             }
         };
         core.watched(&item, held, waited, ran, &verdict);
-        core.report(&lease, held, ran.unwrap_or_default(), verdict);
+        woken = core.report(&lease, held, ran.unwrap_or_default(), verdict);
     }
     core.finished.fetch_add(1, Relaxed);
     core.progress_at.set(core.now_ms());
     if core.ready.ended() {
         core.calmer.notify_waiters();
     }
+    woken
 }
 
 /// What runs a job, or why it is not begun at all.

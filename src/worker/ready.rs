@@ -80,8 +80,8 @@ impl Ready {
         Ok(start)
     }
 
-    /// The next job for a runner; `None` ends the runner.
-    pub(super) fn next(&self, claimer: &Notify) -> Option<Item> {
+    /// The next job for a runner, and whether the claimer was woken for more; `None` ends the runner.
+    pub(super) fn next(&self, claimer: &Notify) -> Option<(Item, bool)> {
         let mut inner = lock(&self.inner);
         let item = inner.items.pop_front();
         match &item {
@@ -93,10 +93,11 @@ impl Ready {
         }
         let low = inner.items.len() <= self.low.load(Relaxed);
         drop(inner);
-        if low && self.hungry.swap(false, Relaxed) {
+        let woken = low && self.hungry.swap(false, Relaxed);
+        if woken {
             claimer.notify_one();
         }
-        item
+        item.map(|item| (item, woken))
     }
 
     /// A job ended; `true` when none runs any more.

@@ -41,22 +41,27 @@ impl Outcome {
 
 impl Core {
     /// Reports what became of a job, once: whoever is first. A lost lease changes nothing, so nothing is sent.
-    pub(super) fn report(&self, lease: &Arc<Lease>, held: &Held, ran: Duration, verdict: Verdict) {
+    pub(super) fn report(&self, lease: &Arc<Lease>, held: &Held, ran: Duration, verdict: Verdict) -> bool {
         if !held.finish() {
-            return;
+            return false;
         }
         if held.cause() == Cause::Lost || lease.is_lost() {
             self.lost.fetch_add(1, Relaxed);
             self.release(lease);
-            return;
+            return false;
         }
         if verdict == Verdict::Return {
             self.returned.fetch_add(1, Relaxed);
         }
         let settle = Settle { nonce: lease.nonce, id: held.id, slot: held.slot(), ran, verdict };
         self.unsettled.fetch_add(1, Relaxed);
-        lock(&self.outbox).push_back(Outcome { lease: Arc::clone(lease), index: held.index, settle });
+        let first = {
+            let mut outbox = lock(&self.outbox);
+            outbox.push_back(Outcome { lease: Arc::clone(lease), index: held.index, settle });
+            outbox.len() == 1
+        };
         self.wake_settler.notify_one();
+        first
     }
 }
 

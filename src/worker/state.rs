@@ -71,6 +71,10 @@ pub(super) struct Core {
     pub(super) lines: Lines,
     pub(super) stuck: AtomicUsize,
     pub(super) generation: AtomicU64,
+    /// The store's last answer was that this worker's release is the active one…
+    pub(super) in_charge: AtomicBool,
+    /// …or that another, named one is.
+    pub(super) managed_by_others: AtomicBool,
     ticks: AtomicU64,
     ticked_at: OnceLockMs,
     pub(super) runtime_tick: AtomicU64,
@@ -187,6 +191,8 @@ impl Core {
             lines: Lines::of(registry.infos().map(|info| &info.queue).chain(options.queues.iter().flatten())),
             stuck: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
+            in_charge: AtomicBool::new(false),
+            managed_by_others: AtomicBool::new(false),
             ticks: AtomicU64::new(0),
             ticked_at: OnceLockMs::default(),
             runtime_tick: AtomicU64::new(0),

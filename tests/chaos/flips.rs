@@ -30,6 +30,7 @@ impl Tiered {
             fallback: None,
             deploy: None,
             guard: None,
+            least: 0,
         };
         let expect = self.flips.last().map(|last| last.generation);
         let by = Actor { who: "test".into(), reason: None };

@@ -99,6 +99,7 @@ async fn active(engine: Engine) -> Ground {
         fallback: None,
         deploy: None,
         guard: None,
+        least: 0,
     };
     let by = Actor { who: "ada".into(), reason: None };
     ground.store.flip(&Tier::default(), None, next, &by).await.expect("a flip");

@@ -86,6 +86,7 @@ pub(super) async fn flip_in(store: &dyn Store, tier: &Tier, expect: Option<u64>,
         fallback: None,
         deploy: None,
         guard: None,
+        least: 0,
     };
     let by = Actor { who: "ada@here".into(), reason: Some("a test".into()) };
     match store.flip(tier, expect, next, &by).await.unwrap() {

@@ -27,6 +27,7 @@ async fn flip(store: &dyn Store, expect: Option<u64>, to: &str, mode: Mode) {
         fallback: None,
         deploy: None,
         guard: None,
+        least: 0,
     };
     let by = Actor { who: "ada@here".into(), reason: Some("a test".into()) };
     let flipped = store.flip(&Tier::default(), expect, next, &by).await.unwrap();
@@ -161,6 +162,7 @@ async fn one_dead_tier_beside_a_healthy_one_is_red(engine: Engine) {
         fallback: None,
         deploy: None,
         guard: None,
+        least: 0,
     };
     store.flip(&mail, None, next, &by).await.unwrap();
     let fail = ask("&release=r1").await;

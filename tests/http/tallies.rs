@@ -89,7 +89,7 @@ async fn what_people_alert_on_is_there_from_the_start() {
         assert_eq!(value(&text, &waits), 0.0);
     }
     let ops = "sluicegate_store_operation_duration_seconds_count{tier=\"default\",op=\"";
-    assert_eq!(text.lines().filter(|line| line.starts_with(ops)).count(), 24, "every operation:\n{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with(ops)).count(), 26, "every operation:\n{text}");
     assert_eq!(value(&text, &format!("{ops}flip\"}}")) + value(&text, &format!("{ops}bulk\"}}")), 0.0);
 }
 

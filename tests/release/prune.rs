@@ -119,6 +119,7 @@ async fn a_prune_takes_the_old_ones_and_says_why_the_others_stay(engine: Engine)
         fallback: None,
         deploy: None,
         guard: None,
+        least: 0,
     };
     assert!(matches!(store.flip(&tier(), None, flip, &ada()).await.unwrap(), Flipped::Now(_)));
     sandbox.run(&["release", "pin", "r2", "--reason", "the last without bees"]).exits(0);

@@ -420,6 +420,7 @@ pub(crate) fn committed(name: &str) -> Flip {
         fallback: None,
         deploy: None,
         guard: None,
+        least: 0,
     }
 }
 

@@ -291,6 +291,7 @@ async fn rule_04_a_standby_of_the_fallback_reverts_when_it_is_due_by_itself(engi
         fallback: Some(release("r1")),
         deploy: None,
         guard: None,
+        least: 0,
     };
     let Flipped::Now(provisional) = bench.store.flip(&bench.tier, Some(1), next, &by()).await.unwrap() else {
         panic!("raced")

@@ -22,6 +22,7 @@ pub(crate) async fn flip(bench: &Bench, expect: Option<u64>, name: &str) {
         fallback: None,
         deploy: None,
         guard: None,
+        least: 0,
     };
     let flipped = bench.store.flip(&bench.tier, expect, flip, &by()).await.unwrap();
     assert!(matches!(flipped, Flipped::Now(_)), "{flipped:?}");

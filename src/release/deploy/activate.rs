@@ -37,6 +37,7 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
                 fallback,
                 deploy: Some(lead.deploy.id.clone()),
                 guard: Some(lead.guard()),
+                least: 0,
             };
             let by = lead.actor("activate");
             match lead.store.flip(&lead.deploy.tier, expect, flip, &by).await? {

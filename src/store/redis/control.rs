@@ -112,7 +112,7 @@ impl RedisStore {
             let now = self.try_write(tier, Script::Probe).await?;
             let provisional = next.mode == Mode::Provisional;
             let to = Activation {
-                generation: expect.unwrap_or(0) + 1,
+                generation: next.generation(expect),
                 release: next.release.clone(),
                 mode: next.mode,
                 confirm_by: next.confirm_within.filter(|_| provisional).map(|within| now.plus(within)),

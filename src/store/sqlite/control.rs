@@ -88,7 +88,7 @@ pub(super) fn flip(
     }
     let provisional = next.mode == Mode::Provisional;
     let to = Activation {
-        generation: expect.unwrap_or(0) + 1,
+        generation: next.generation(expect),
         release: next.release.clone(),
         mode: next.mode,
         confirm_by: next.confirm_within.filter(|_| provisional).map(|within| session.now.plus(within)),

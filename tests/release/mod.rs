@@ -1,6 +1,7 @@
 //! Releases, through the real binary and through the library: what may stand on the shelf, what the store knows of it, and
 //! what may leave.
 
+mod deploy;
 mod describe;
 mod disk;
 mod kit;
@@ -9,3 +10,4 @@ mod records;
 mod refusals;
 mod register;
 mod shelf;
+mod shop;

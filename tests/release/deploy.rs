@@ -1,10 +1,12 @@
 //! Deploys through the real program, with real workers: what commits, what is rejected with nothing changed, and what is rolled
 //! back.
 
+use sluicegate::activation::Mode;
 use sluicegate::release::records::ReleaseState;
 
-use super::shop::Shop;
+use super::shop::{Shop, enqueue};
 use crate::both::Engine;
+use crate::cli::sandbox::Running;
 
 const KINDS: &[&str] = &["shop.order", "shop.mail"];
 
@@ -85,11 +87,162 @@ async fn without_a_warm_way_back_there_is_no_deploy(engine: Engine) {
     assert_eq!(shop.activation().await, before, "nothing was changed");
 }
 
+async fn without_what_waits_there_is_no_deploy(engine: Engine) {
+    let mut shop = Shop::open(engine).await;
+    shop.sandbox.run(&["queue", "pause", "default", "--for", "10m"]).exits(0);
+    let ids = enqueue(&*shop.store, &["shop.mail"]).await;
+    shop.starts("r2", "mail=missing").await;
+    let before = shop.activation().await;
+    let run = shop.deploy("r2", &[]).exits(3);
+    assert!(format!("{run:?}").contains("shop.mail"), "{run:?}");
+    assert_eq!(shop.activation().await, before, "nothing was changed");
+    shop.sandbox.run(&["queue", "resume", "default"]).exits(0);
+    shop.settles(&ids).await;
+}
+
+/// What both need is down: going back would not help.
+async fn what_fails_on_both_releases_is_held_and_not_rolled_back(engine: Engine) {
+    let down = tempfile::NamedTempFile::new().unwrap();
+    let faults = format!("mail=fail-while:{}", down.path().display());
+    let quiet = tempfile::TempDir::new().unwrap();
+    let later = quiet.path().join("down");
+    let mut shop = Shop::open_with(engine, &format!("mail=fail-while:{}", later.display())).await;
+    // Before the switch: nothing changes.
+    std::fs::write(&later, "").unwrap();
+    shop.starts("r2", &faults).await;
+    let before = shop.activation().await;
+    let run = shop.deploy("r2", &[]).exits(14);
+    println!("{}", run.out);
+    assert_eq!(shop.activation().await, before, "nothing was changed");
+    assert!(shop.record("r2").await.quarantine.is_none());
+    // After it: it stands, and nobody calls it good.
+    std::fs::remove_file(&later).unwrap();
+    shop.starts("r3", &format!("mail=fail-while:{}", later.display())).await;
+    let mut deploying = shop.deploying("r3", &["--timeout", "12s", "--verify", "8s"]);
+    deploying.line("\"step\":\"verify\"");
+    std::fs::write(&later, "").unwrap();
+    let flow = shop.flow(&["shop.mail"]);
+    println!("{}", deploying.ended().exits(14).out);
+    assert_eq!((shop.active().await.as_str(), shop.activation().await.mode), ("r3", Mode::Committed));
+    let record = shop.record("r3").await;
+    assert!(record.quarantine.is_none() && record.verified_at.is_none(), "{record:?}");
+    std::fs::remove_file(&later).unwrap();
+    flow.is_whole(&shop).await;
+    shop.has_one_flip_a_generation().await;
+}
+
+/// Every job that comes is of a kind whose failures are neither few nor many enough.
+async fn too_little_evidence_reverts_or_is_held_as_asked(engine: Engine) {
+    let mut shop = Shop::open(engine).await;
+    shop.starts("r2", "").await;
+    let short = ["--timeout", "6s", "--verify", "1s"];
+    // The release is judged by two workers, and one of them goes after the switch.
+    let args = [&short[..], &["--workers", "2"]].concat();
+    let second = shop.another("r2");
+    let mut deploying = shop.deploying("r2", &args);
+    deploying.line("\"step\":\"activate\"");
+    second.signal("KILL");
+    let run = deploying.ended().exits(5);
+    println!("{}", run.out);
+    assert_eq!(shop.active().await, "r1");
+    let record = shop.record("r2").await;
+    assert!(record.quarantine.is_none(), "it was not proven bad");
+    let _second = shop.another("r2");
+    let mut deploying = shop.deploying("r2", &[&args[..], &["--on-inconclusive", "hold"]].concat());
+    deploying.line("\"step\":\"activate\"");
+    _second.signal("KILL");
+    let run = deploying.ended().exits(8);
+    println!("{}", run.out);
+    assert_eq!((shop.active().await.as_str(), shop.activation().await.mode), ("r2", Mode::Committed));
+    let record = shop.record("r2").await;
+    assert!(record.verified_at.is_none() && record.quarantine.is_none(), "held is not verified: {record:?}");
+    shop.works().await;
+    shop.has_one_flip_a_generation().await;
+}
+
+async fn a_person_rolls_back_or_aborts_under_a_deploy(engine: Engine) {
+    let mut shop = Shop::open(engine).await;
+    shop.starts("r2", "").await;
+    let flow = shop.flow(KINDS);
+    // Before the switch: two workers are expected, and one is there.
+    let mut deploying = shop.deploying("r2", &["--workers", "2"]);
+    deploying.line("\"step\":\"stage\"");
+    let before = shop.activation().await;
+    shop.sandbox.run(&["deploy", "abort", "--reason", "lunch"]).exits(3).tells("Nothing changed");
+    assert!(deploying.ended().exits(3).out.contains("aborted by"));
+    assert_eq!(shop.activation().await, before, "nothing was changed");
+    shop.sandbox.run(&["deploy", "abort"]).exits(9).says("has ended already");
+    // After it.
+    let mut deploying = shop.deploying("r2", &["--verify", "30s"]);
+    deploying.line("\"step\":\"verify\"");
+    shop.sandbox.run(&["deploy", "abort"]).exits(5).tells("rolled back to r1");
+    deploying.ended().exits(5);
+    assert_eq!(shop.active().await, "r1");
+    assert!(shop.record("r2").await.quarantine.is_none(), "nothing speaks against it");
+    // By another way.
+    let mut deploying = shop.deploying("r2", &["--verify", "30s"]);
+    deploying.line("\"step\":\"verify\"");
+    let run = shop.sandbox.run(&["rollback"]).exits(0).tells("r1 is active again");
+    println!("{}", run.out);
+    assert!(deploying.ended().exits(5).out.contains("rolled back to r1 by"));
+    assert_eq!(shop.active().await, "r1");
+    shop.deploy("r2", &[]).exits(0);
+    flow.is_whole(&shop).await;
+    shop.has_one_flip_a_generation().await;
+}
+
+async fn what_was_agreed_to_must_still_be_so_and_one_deploys_at_a_time(engine: Engine) {
+    let mut shop = Shop::open(engine).await;
+    shop.starts("r2", "").await;
+    let plan = |shop: &Shop| {
+        let args = ["deploy", "plan", "r2", "--workers", "1", "--verify", "1s", "--timeout", "60s", "--json"];
+        shop.sandbox.run(&args).exits(0).json()["hash"].as_str().unwrap().to_owned()
+    };
+    let agreed = plan(&shop);
+    assert_eq!(plan(&shop), agreed, "nothing has changed");
+    shop.starts("r3", "").await;
+    let mut racing = [shop.deploying("r2", &["--plan", &agreed, "--verify", "3s"]), shop.deploying("r3", &["--verify", "3s"])];
+    // The first one asks for another window than was agreed to.
+    let ends = racing.map(Running::ended);
+    assert_eq!(ends.each_ref().map(|run| run.code), [9, 0], "{ends:?}");
+    assert!(ends[0].err.contains("the plan has changed"), "{ends:?}");
+    shop.deploy("r2", &["--plan", &agreed]).exits(9).says("the plan has changed").says("look again");
+    let agreed = plan(&shop);
+    let ends = ["r1", "r2"].map(|to| shop.deploying(to, if to == "r2" { &["--verify", "1s"] } else { &[] }));
+    let ends = ends.map(Running::ended);
+    let mut codes = ends.each_ref().map(|run| run.code);
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 9], "{ends:?}");
+    drop(agreed);
+    shop.has_one_flip_a_generation().await;
+}
+
+/// The three ways to be bad that canaries find before anybody is hurt, and one that does not even start.
+async fn what_is_silent_dead_or_half_bad_never_becomes_active(engine: Engine) {
+    let mut shop = Shop::open(engine).await;
+    let before = shop.activation().await;
+    let bad = [("r2", "mail=silent", "receipt"), ("r3", "mail=fail:60", "shop.mail"), ("r4", "boot=panic", "0/1 workers")];
+    for (name, faults, why) in bad {
+        shop.starts(name, faults).await;
+        let run = shop.deploy(name, &["--timeout", "8s"]).exits(3);
+        println!("{}", run.out);
+        assert!(run.out.contains(why), "{run:?}");
+        assert_eq!(shop.activation().await, before, "nothing was changed");
+    }
+    shop.works().await;
+}
+
 on_both! {
     #[tokio::test] async:
         a_first_release_says_so_and_a_good_one_follows_while_jobs_flow
         failing_canaries_reject_a_release_and_nothing_changes
         what_fails_only_after_the_switch_is_rolled_back
         a_hook_that_fails_or_hangs_rejects_a_release
-        without_a_warm_way_back_there_is_no_deploy;
+        without_a_warm_way_back_there_is_no_deploy
+        without_what_waits_there_is_no_deploy
+        what_fails_on_both_releases_is_held_and_not_rolled_back
+        too_little_evidence_reverts_or_is_held_as_asked
+        a_person_rolls_back_or_aborts_under_a_deploy
+        what_was_agreed_to_must_still_be_so_and_one_deploys_at_a_time
+        what_is_silent_dead_or_half_bad_never_becomes_active;
 }

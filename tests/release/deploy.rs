@@ -89,26 +89,30 @@ async fn without_a_warm_way_back_there_is_no_deploy(engine: Engine) {
 
 async fn without_what_waits_there_is_no_deploy(engine: Engine) {
     let mut shop = Shop::open(engine).await;
-    shop.sandbox.run(&["queue", "pause", "default", "--for", "10m"]).exits(0);
+    shop.pause(true).await;
     let ids = enqueue(&*shop.store, &["shop.mail"]).await;
     shop.starts("r2", "mail=missing").await;
     let before = shop.activation().await;
     let run = shop.deploy("r2", &[]).exits(3);
     assert!(format!("{run:?}").contains("shop.mail"), "{run:?}");
     assert_eq!(shop.activation().await, before, "nothing was changed");
-    shop.sandbox.run(&["queue", "resume", "default"]).exits(0);
+    // Who waives it is believed, and the jobs wait for a release that can.
+    shop.deploy("r2", &["--waive", "shop.mail=retired", "--verify", "7s"]).exits(0);
+    shop.pause(false).await;
+    let orders = enqueue(&*shop.store, &["shop.order"]).await;
+    shop.settles(&orders).await;
+    shop.sandbox.run(&["rollback"]).exits(0);
     shop.settles(&ids).await;
 }
 
 /// What both need is down: going back would not help.
 async fn what_fails_on_both_releases_is_held_and_not_rolled_back(engine: Engine) {
-    let down = tempfile::NamedTempFile::new().unwrap();
-    let faults = format!("mail=fail-while:{}", down.path().display());
-    let quiet = tempfile::TempDir::new().unwrap();
-    let later = quiet.path().join("down");
-    let mut shop = Shop::open_with(engine, &format!("mail=fail-while:{}", later.display())).await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let down = folder.path().join("down");
+    let faults = format!("mail=fail-while:{}", down.display());
+    let mut shop = Shop::open_with(engine, &faults).await;
     // Before the switch: nothing changes.
-    std::fs::write(&later, "").unwrap();
+    std::fs::write(&down, "").unwrap();
     shop.starts("r2", &faults).await;
     let before = shop.activation().await;
     let run = shop.deploy("r2", &[]).exits(14);
@@ -116,22 +120,21 @@ async fn what_fails_on_both_releases_is_held_and_not_rolled_back(engine: Engine)
     assert_eq!(shop.activation().await, before, "nothing was changed");
     assert!(shop.record("r2").await.quarantine.is_none());
     // After it: it stands, and nobody calls it good.
-    std::fs::remove_file(&later).unwrap();
-    shop.starts("r3", &format!("mail=fail-while:{}", later.display())).await;
+    std::fs::remove_file(&down).unwrap();
+    shop.starts("r3", &faults).await;
     let mut deploying = shop.deploying("r3", &["--timeout", "12s", "--verify", "8s"]);
     deploying.line("\"step\":\"verify\"");
-    std::fs::write(&later, "").unwrap();
+    std::fs::write(&down, "").unwrap();
     let flow = shop.flow(&["shop.mail"]);
     println!("{}", deploying.ended().exits(14).out);
     assert_eq!((shop.active().await.as_str(), shop.activation().await.mode), ("r3", Mode::Committed));
     let record = shop.record("r3").await;
     assert!(record.quarantine.is_none() && record.verified_at.is_none(), "{record:?}");
-    std::fs::remove_file(&later).unwrap();
+    std::fs::remove_file(&down).unwrap();
     flow.is_whole(&shop).await;
     shop.has_one_flip_a_generation().await;
 }
 
-/// Every job that comes is of a kind whose failures are neither few nor many enough.
 async fn too_little_evidence_reverts_or_is_held_as_asked(engine: Engine) {
     let mut shop = Shop::open(engine).await;
     shop.starts("r2", "").await;
@@ -141,16 +144,17 @@ async fn too_little_evidence_reverts_or_is_held_as_asked(engine: Engine) {
     let second = shop.another("r2");
     let mut deploying = shop.deploying("r2", &args);
     deploying.line("\"step\":\"activate\"");
-    second.signal("KILL");
+    second.signal("TERM");
     let run = deploying.ended().exits(5);
     println!("{}", run.out);
     assert_eq!(shop.active().await, "r1");
     let record = shop.record("r2").await;
     assert!(record.quarantine.is_none(), "it was not proven bad");
-    let _second = shop.another("r2");
+    drop(second);
+    let second = shop.another("r2");
     let mut deploying = shop.deploying("r2", &[&args[..], &["--on-inconclusive", "hold"]].concat());
     deploying.line("\"step\":\"activate\"");
-    _second.signal("KILL");
+    second.signal("TERM");
     let run = deploying.ended().exits(8);
     println!("{}", run.out);
     assert_eq!((shop.active().await.as_str(), shop.activation().await.mode), ("r2", Mode::Committed));
@@ -201,7 +205,7 @@ async fn what_was_agreed_to_must_still_be_so_and_one_deploys_at_a_time(engine: E
     let agreed = plan(&shop);
     assert_eq!(plan(&shop), agreed, "nothing has changed");
     shop.starts("r3", "").await;
-    let mut racing = [shop.deploying("r2", &["--plan", &agreed, "--verify", "3s"]), shop.deploying("r3", &["--verify", "3s"])];
+    let racing = [shop.deploying("r2", &["--plan", &agreed, "--verify", "3s"]), shop.deploying("r3", &["--verify", "3s"])];
     // The first one asks for another window than was agreed to.
     let ends = racing.map(Running::ended);
     assert_eq!(ends.each_ref().map(|run| run.code), [9, 0], "{ends:?}");

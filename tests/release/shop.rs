@@ -9,11 +9,11 @@ use serde_json::Value;
 use sluicegate::activation::Activation;
 use sluicegate::ids::JobId;
 use sluicegate::job::{Args, NewJob, State};
-use sluicegate::names::Kind;
+use sluicegate::names::{Kind, Queue};
 use sluicegate::release::deploy::record::{self, Deploy};
 use sluicegate::release::description::Description;
 use sluicegate::release::records::{self, ReleaseRecord};
-use sluicegate::store::Store;
+use sluicegate::store::{Pause, Store};
 
 use super::kit::{ada, release, store, tier};
 use crate::both::Engine;
@@ -144,6 +144,12 @@ impl Shop {
         let installed = flips.iter().filter(|(event, ..)| event != "activation.committed");
         let generations: Vec<u64> = installed.map(|(_, generation, _)| *generation).collect();
         assert!(generations.is_sorted_by(|one, next| one < next), "{flips:?}");
+    }
+
+    /// Jobs wait, or do not any more.
+    pub(super) async fn pause(&self, paused: bool) {
+        let queue = Queue::new("default").unwrap();
+        self.store.pause(&tier(), &queue, paused.then(Pause::default), &ada()).await.unwrap();
     }
 
     /// A job that comes now is settled now: the tier works.

@@ -34,8 +34,8 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
                 lead.deploy.installed = Some(change.to.clone());
                 return Ok(Next::Step(Step::Verify, said));
             }
-            if let Some(by) = &lead.deploy.abort {
-                return Ok(Next::End(Outcome::Aborted, format!("aborted by {}", by.who)));
+            if let Some(end) = lead.aborted() {
+                return Ok(end);
             }
             if let Err(why) = way_back(&lead.deploy, &facts) {
                 return Ok(Next::End(Outcome::Rejected, why));

@@ -225,6 +225,12 @@ impl<'s> Lead<'s> {
         }
     }
 
+    /// The end that a person asked for, before the switch.
+    pub(super) fn aborted(&self) -> Option<Next> {
+        let by = self.deploy.abort.as_ref()?;
+        Some(Next::End(Outcome::Aborted, format!("aborted by {}", by.who)))
+    }
+
     /// Goes to the next step, or to the end.
     pub(super) async fn go(&mut self, next: Next) -> Result<(), Halt> {
         let now = self.now();

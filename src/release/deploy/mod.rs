@@ -30,7 +30,7 @@ mod verify;
 use std::time::Duration;
 
 use lead::{Halt, Lead, Next};
-use record::{Deploy, Outcome, Read, Step};
+use record::{Deploy, Read, Step};
 
 use crate::health::tier::TierFacts;
 use crate::health::tier::rules::is_simulated;
@@ -67,10 +67,8 @@ pub async fn advance(mut lead: Lead<'_>) -> Result<Deploy, Halt> {
 }
 
 async fn step(lead: &mut Lead<'_>) -> Result<(), Halt> {
-    let next = match (lead.deploy.step, &lead.deploy.abort) {
-        (step, Some(by)) if step < Step::Activate => {
-            Next::End(Outcome::Aborted, format!("aborted by {}", by.who))
-        }
+    let next = match (lead.deploy.step, lead.aborted()) {
+        (step, Some(end)) if step < Step::Activate => end,
         (Step::Plan, _) => Next::Step(Step::Stage, format!("plan {}", lead.deploy.plan)),
         (Step::Stage, _) => stage::run(lead).await?,
         (Step::Preflight, _) => preflight::run(lead).await?,

@@ -5,9 +5,11 @@ use super::record::{Back, Outcome, Step};
 use super::trial::Trial;
 use crate::activation::{Activation, Mode};
 use crate::clock::{human, instant};
+use crate::health::tier::checks::{KINDS, OUTCOMES};
 use crate::health::tier::wait::Patience;
 use crate::health::tier::{Decision, GateAsk, MinActive, judge};
 use crate::release::evidence::Decision as Shown;
+use crate::names::Kind;
 use crate::release::rollback;
 use crate::store::Flipped;
 
@@ -37,9 +39,15 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
             let why = format!("aborted by {}", by.who);
             return back(lead, &why, false).await;
         }
-        let verdict = judge(&ask(lead), &facts);
-        if verdict.decision == Decision::Fail && patience.ends(&verdict, instant()) {
-            return back(lead, &verdict.output, true).await;
+        let waived = |key: &str, of: &str| {
+            let kind = of.strip_prefix("kind/").and_then(|kind| Kind::new(kind).ok());
+            key == KINDS && kind.is_some_and(|kind| lead.deploy.wishes.waived.contains_key(&kind))
+        };
+        let verdict = judge(&ask(lead), &facts).without(waived);
+        // Jobs that fail are the evidence's to judge: it knows whether the old release fails as well.
+        let broken = verdict.clone().without(|key, _| key == OUTCOMES);
+        if broken.decision == Decision::Fail && patience.ends(&broken, instant()) {
+            return back(lead, &broken.output, true).await;
         }
         let left = lead.deploy.wishes.verify.saturating_sub(watched);
         let evidence = trial.look(lead, &facts, installed.generation, left).await?;

@@ -2,8 +2,10 @@
 //! what may leave.
 
 mod deploy;
+mod deployers;
 mod describe;
 mod disk;
+mod doomed;
 mod kit;
 mod prune;
 mod records;

@@ -360,35 +360,38 @@ pub enum Begun {
 ///
 /// # Errors
 /// When the store could not answer.
-pub async fn begin(store: &dyn Store, mut deploy: Deploy) -> Result<Begun, StoreError> {
+pub async fn begin(store: &dyn Store, deploy: Deploy) -> Result<Begun, StoreError> {
+    let mut tries = 0;
+    loop {
+        match try_begin(store, deploy.clone()).await {
+            // It may have begun: given up, nobody could lead for one lease.
+            Err(error) if error.is_transient() && tries < TRIES => {
+                tries += 1;
+                tokio::time::sleep(AGAIN).await;
+            }
+            begun => return begun,
+        }
+    }
+}
+
+async fn try_begin(store: &dyn Store, mut deploy: Deploy) -> Result<Begun, StoreError> {
     let tier = deploy.tier.clone();
     let before = latest(store, &tier).await?;
     if let Some(read) = &before {
         if read.deploy.outcome.is_none() {
-            return Ok(Begun::Busy(read.deploy.clone()));
+            deploy.id.clone_from(&read.deploy.id);
+            return Ok(match read.deploy == deploy {
+                true => Begun::Now(read.clone()), // the answer to an earlier try was lost
+                false => Begun::Busy(read.deploy.clone()),
+            });
         }
         close(store, &read.deploy).await?;
     }
     deploy.id = format!("d-{}", before.as_ref().map_or(0, |read| read.deploy.number()) + 1);
     let version = before.map_or(0, |read| read.version);
     let value = text(store, &deploy)?;
-    let mut tries = 0;
-    let put = loop {
-        match store.put(&tier, Space::Deploy, LATEST, version, &value, None).await {
-            // It may be there: then the next try tells what is.
-            Err(error) if error.is_transient() && tries < TRIES => {
-                tries += 1;
-                tokio::time::sleep(AGAIN).await;
-            }
-            put => break put?,
-        }
-    };
-    match put {
+    match store.put(&tier, Space::Deploy, LATEST, version, &value, None).await? {
         Put::Done(version) => Ok(Begun::Now(Read { deploy, version })),
-        // The answer to an earlier try was lost.
-        Put::Raced(Some(there)) if tries > 0 && there.value == value => {
-            Ok(Begun::Now(Read { deploy, version: there.version }))
-        }
         Put::Raced(Some(there)) => Ok(Begun::Busy(parse(store, LATEST, &there.value)?)),
         Put::Raced(None) => {
             let detail = "the record of the last deploy vanished";

@@ -4,6 +4,7 @@
 use sluicegate::activation::Mode;
 use sluicegate::release::records::ReleaseState;
 
+use super::kit::tier;
 use super::shop::{Shop, enqueue};
 use crate::both::Engine;
 use crate::cli::sandbox::Running;
@@ -236,6 +237,37 @@ async fn what_is_silent_dead_or_half_bad_never_becomes_active(engine: Engine) {
     shop.works().await;
 }
 
+/// From the decision to the first job that the old release settles; with a backlog that does not end.
+async fn a_rollback_is_one_flip_to_a_warm_release_and_loses_nothing(engine: Engine) {
+    let mut shop = Shop::open(engine).await;
+    shop.sandbox.run(&["rollback"]).exits(7).says("nothing to go back to");
+    shop.starts("r2", "").await;
+    shop.deploy("r2", &[]).exits(0);
+    let before = shop.activation().await;
+    shop.sandbox.run(&["rollback", "--dry-run"]).exits(0).tells("r2 → r1").tells("dry run");
+    shop.sandbox.run(&["rollback", "--within", "0s"]).exits(9).says("longer than");
+    shop.sandbox.run(&["rollback", "--to", "r9"]).exits(7).says("would stop the tier");
+    assert_eq!(shop.activation().await, before, "nothing was changed");
+    let flow = shop.flow(KINDS);
+    let run = shop.sandbox.run(&["rollback"]).exits(0).tells("nothing was built, copied or restarted");
+    print!("{}", run.out);
+    let decided = shop.activation().await;
+    let late = enqueue(&*shop.store, KINDS).await;
+    shop.settles(&late).await;
+    assert_eq!((decided.release.as_str(), decided.generation), ("r1", before.generation + 1));
+    let ids = flow.is_whole(&shop).await;
+    let mut first = None;
+    for id in ids.into_iter().chain(late) {
+        let job = shop.store.get(&tier(), id).await.unwrap().unwrap();
+        let later = job.claimed_at.is_some_and(|at| at >= decided.since);
+        if later && job.release.as_ref() == Some(&decided.release) {
+            first = first.into_iter().chain(job.finished_at).min();
+        }
+    }
+    println!("{engine:?}: first job settled {:?} after the decision", first.unwrap().since(decided.since));
+    shop.has_one_flip_a_generation().await;
+}
+
 on_both! {
     #[tokio::test] async:
         a_first_release_says_so_and_a_good_one_follows_while_jobs_flow
@@ -248,5 +280,6 @@ on_both! {
         too_little_evidence_reverts_or_is_held_as_asked
         a_person_rolls_back_or_aborts_under_a_deploy
         what_was_agreed_to_must_still_be_so_and_one_deploys_at_a_time
+        a_rollback_is_one_flip_to_a_warm_release_and_loses_nothing
         what_is_silent_dead_or_half_bad_never_becomes_active;
 }

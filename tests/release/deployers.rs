@@ -11,9 +11,9 @@ use sluicegate::release::deploy::advance;
 use sluicegate::release::deploy::lead::Lead;
 use sluicegate::release::deploy::plan::plan;
 use sluicegate::release::deploy::record::{self, Begun, Deploy, Outcome, Pace, Step, Wishes};
-use sluicegate::store::Store;
+use sluicegate::store::{Flip, Flipped, LedgerEntry, Store};
 
-use super::doomed::{Doomed, Fate};
+use super::doomed::{Doomed, Fate, WRITES};
 use super::kit::{ada, events, release, tier};
 use super::shop::Shop;
 use crate::both::Engine;
@@ -75,7 +75,7 @@ async fn whoever_goes_on_comes_to_the_end_of_a_good_deploy(engine: Engine) {
     shop.starts("r2", "").await;
     for nth in 1.. {
         let to = if shop.active().await == "r1" { "r2" } else { "r1" };
-        let store = Doomed::around(&shop.store, Fate::Dies, nth);
+        let store = Doomed::around(&shop.store, Fate::Dies, WRITES, nth);
         tokio::select! {
             biased;
             () = store.dead.notified() => {}
@@ -95,29 +95,26 @@ async fn whoever_goes_on_comes_to_the_end_of_a_good_deploy(engine: Engine) {
     assert_eq!(events(&*shop.store, "deploy.ended").await.len(), deploys.len());
 }
 
-/// The same with one that must be rolled back: whoever goes on does not think it over.
+/// The same with one that must be rolled back: whoever goes on finds that, or does not think it over any more.
 async fn whoever_goes_on_comes_to_the_end_of_a_bad_deploy(engine: Engine) {
+    // After the switch, while it is watched, after the way back, and when only the ledger does not know.
+    let points: [(&[&str], u64); 4] = [(&["flip"], 1), (&["extend"], 1), (&["flip"], 2), (&["append"], 1)];
     let mut shop = Shop::open(engine).await;
     shop.starts("r2", "label=fail").await;
-    let _flow = shop.flow(&["shop.label"]);
-    for nth in 1.. {
-        let store = Doomed::around(&shop.store, Fate::Dies, nth);
+    let flow = shop.flow(&["shop.label"]);
+    for (of, nth) in points {
+        let store = Doomed::around(&shop.store, Fate::Dies, of, nth);
         tokio::select! {
             biased;
             () = store.dead.notified() => {}
-            ended = deploy(&store, "r2", Duration::from_secs(20)) => {
-                is_settled(&shop, &ended, Outcome::RolledBack).await;
-                println!("{engine:?}: died at each of {} writes", nth - 1);
-                assert!(nth > 12, "a deploy of {nth} writes");
-                break;
-            }
+            ended = deploy(&store, "r2", Duration::from_secs(20)) => panic!("{of:?} {nth} did not come: {ended:#?}"),
         }
         let ended = goes_on(&*shop.store).await;
-        if ended.to.as_str() == "r2" {
-            is_settled(&shop, &ended, Outcome::RolledBack).await; // else it died before it began
-        }
+        is_settled(&shop, &ended, Outcome::RolledBack).await;
+        assert!(ended.why.as_ref().is_some_and(|why| why.contains("the label desk is closed")), "{ended:#?}");
+        assert!(shop.record("r2").await.quarantine.is_some(), "after {of:?} {nth}");
     }
-    assert!(shop.record("r2").await.quarantine.is_some());
+    flow.is_whole(&shop).await;
 }
 
 /// The answer to each write is lost once: the same process goes on as if nothing had happened.
@@ -125,7 +122,7 @@ async fn a_lost_answer_changes_nothing(engine: Engine) {
     let mut shop = Shop::open(engine).await;
     shop.starts("r2", "").await;
     for (nth, to) in (1..).zip(["r2", "r1"].into_iter().cycle()) {
-        let store = Doomed::around(&shop.store, Fate::Unheard, nth);
+        let store = Doomed::around(&shop.store, Fate::Unheard, WRITES, nth);
         let ended = deploy(&store, to, Duration::ZERO).await;
         is_settled(&shop, &ended, Outcome::Committed).await;
         assert_eq!(ended.epoch, 1, "nobody else led it: {ended:#?}");
@@ -235,7 +232,7 @@ async fn a_deployer_that_stood_still_changes_nothing_any_more(engine: Engine) {
 // ---- races
 
 /// 1,000 races are run by hand: `SLUICEGATE_RACES=1000 cargo nextest run release::deployers`.
-fn races() -> usize {
+fn races() -> u64 {
     std::env::var("SLUICEGATE_RACES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
@@ -246,47 +243,61 @@ async fn of_many_who_begin_at_once_one_does_and_one_flips(engine: Engine) {
     for _ in 0..RIVALS {
         stores.push(place.open().await);
     }
-    let races = races();
+    let (races, mut begun) = (races(), 0);
     for race in 0..races {
         let rivals = stores.iter().enumerate().map(|(n, store)| {
-            let store = Arc::clone(store);
-            tokio::spawn(async move { rival(&*store, race, n).await })
+            Box::pin(rival(&**store, race, n))
         });
-        let mut flipped = 0;
+        let (mut of_race, mut flipped) = (0, 0);
         for rival in futures_util::future::join_all(rivals).await {
-            flipped += usize::from(rival.unwrap());
+            let (began, flips) = rival;
+            (of_race, flipped) = (of_race + u64::from(began), flipped + u64::from(flips));
         }
-        assert_eq!(flipped, 1, "race {race}");
+        assert!(of_race >= 1 && flipped == 1, "race {race}: {of_race} began, {flipped} flipped");
+        begun += of_race;
     }
+    // Each that began has a number of its own, and its end is told once.
+    assert_eq!(record::list(&*stores[0], &tier(), usize::MAX).await.unwrap().len() as u64, begun);
     let lines = sluicegate::health::tier::ledger_tail(&*stores[0], &tier(), 10_000).await.unwrap();
     let flips = lines.iter().filter(|line| line.event == "activation.flipped");
-    let generation = |line: &sluicegate::store::LedgerEntry| {
+    let generation = |line: &LedgerEntry| {
         let detail: serde_json::Value = serde_json::from_str(&line.detail).unwrap();
         detail["to"]["generation"].as_u64().unwrap()
     };
     let generations: Vec<u64> = flips.map(generation).collect();
-    assert_eq!(generations, (1..=races as u64).collect::<Vec<_>>(), "one flip a generation");
-    println!("{engine:?}: {races} races of {RIVALS}, {} flips", generations.len());
+    assert_eq!(generations, (1..=races).collect::<Vec<_>>(), "one flip a generation");
+    let ends = lines.iter().filter(|line| line.event == "deploy.ended").count() as u64;
+    assert_eq!(ends, begun, "one end a deploy");
+    println!("{engine:?}: {races} races of {RIVALS}, {} flips, {begun} deploys", generations.len());
 }
 
-/// Begins a deploy, if it is the first to, and flips under its lock; all others try to flip without one.
-async fn rival(store: &dyn Store, race: usize, n: usize) -> bool {
+/// Begins a deploy that comes to nothing, and switches by hand; tells whether each was its own.
+async fn rival(store: &dyn Store, race: u64, n: usize) -> (bool, bool) {
     let facts = TierFacts::gather(store, &tier(), None).await.unwrap();
-    let expect = facts.activation.as_ref().map(|now| now.generation);
-    // One that began late finds the race over.
-    if expect.unwrap_or(0) != race as u64 {
-        return false;
-    }
-    let flip = sluicegate::store::Flip {
-        release: release(&format!("r{n}")),
+    let latest = record::latest(store, &tier()).await.unwrap();
+    let to = release(&format!("r{n}"));
+    let first = Wishes { first: true, timeout: Duration::ZERO, ..wishes(Duration::ZERO) };
+    let begun = match plan(&to, first, &facts, latest.as_ref(), None, &ada()) {
+        Ok(planned) => match record::begin(store, planned.deploy(&facts, &ada(), Some("rival"))).await.unwrap() {
+            Begun::Now(read) => {
+                let ended = advance(Lead::of(store, read).unwrap()).await.unwrap();
+                assert_eq!(ended.outcome, Some(Outcome::Rejected), "{ended:#?}");
+                true
+            }
+            Begun::Busy(_) => false,
+        },
+        Err(_) => false,
+    };
+    let flip = Flip {
+        release: to,
         mode: Mode::Committed,
         confirm_within: None,
         fallback: None,
         deploy: None,
         guard: None,
     };
-    let answer = store.flip(&tier(), expect, flip, &ada()).await.unwrap();
-    matches!(answer, sluicegate::store::Flipped::Now(_))
+    let expect = (race > 0).then_some(race);
+    (begun, matches!(store.flip(&tier(), expect, flip, &ada()).await.unwrap(), Flipped::Now(_)))
 }
 
 on_both! {

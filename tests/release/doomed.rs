@@ -22,11 +22,15 @@ pub(super) enum Fate {
     Unheard,
 }
 
-/// Forwards everything. One call has its fate: the n-th of those that change something.
+/// Calls that change something.
+pub(super) const WRITES: &[&str] = &["insert", "flip", "commit", "extend", "put", "append"];
+
+/// Forwards everything. One call has its fate: the n-th of these.
 #[derive(Debug)]
 pub(super) struct Doomed {
     inner: Arc<dyn Store>,
     fate: Fate,
+    of: &'static [&'static str],
     at: u64,
     calls: AtomicU64,
     /// The caller is dead: drop it.
@@ -34,8 +38,8 @@ pub(super) struct Doomed {
 }
 
 impl Doomed {
-    pub(super) fn around(inner: &Arc<dyn Store>, fate: Fate, at: u64) -> Self {
-        Self { inner: Arc::clone(inner), fate, at, calls: AtomicU64::new(0), dead: Notify::new() }
+    pub(super) fn around(inner: &Arc<dyn Store>, fate: Fate, of: &'static [&'static str], at: u64) -> Self {
+        Self { inner: Arc::clone(inner), fate, of, at, calls: AtomicU64::new(0), dead: Notify::new() }
     }
 
     /// Whether the call came at all.
@@ -44,8 +48,7 @@ impl Doomed {
     }
 
     async fn after<T>(&self, op: &'static str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        let changes = ["insert", "flip", "commit", "extend", "put", "append"].contains(&op);
-        if !changes || self.calls.fetch_add(1, SeqCst) + 1 != self.at {
+        if !self.of.contains(&op) || self.calls.fetch_add(1, SeqCst) + 1 != self.at {
             return answer;
         }
         match self.fate {

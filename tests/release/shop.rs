@@ -10,7 +10,6 @@ use sluicegate::activation::Activation;
 use sluicegate::ids::JobId;
 use sluicegate::job::{Args, NewJob, State};
 use sluicegate::names::{Kind, Queue};
-use sluicegate::release::deploy::record::{self, Deploy};
 use sluicegate::release::description::Description;
 use sluicegate::release::records::{self, ReleaseRecord};
 use sluicegate::store::{Pause, Store};
@@ -117,11 +116,6 @@ impl Shop {
         self.activation().await.release.to_string()
     }
 
-    /// The last deploy.
-    pub(super) async fn last(&self) -> Deploy {
-        record::latest(&*self.store, &tier()).await.unwrap().expect("there was one").deploy
-    }
-
     pub(super) async fn record(&self, name: &str) -> ReleaseRecord {
         records::read(&*self.store, &tier(), &release(name)).await.unwrap().expect("registered")
     }
@@ -210,12 +204,13 @@ impl Flow {
     }
 
     /// Ends it, and wants every single one to be completed.
-    pub(super) async fn is_whole(self, shop: &Shop) {
+    pub(super) async fn is_whole(self, shop: &Shop) -> Vec<JobId> {
         self.stop.store(true, Ordering::Relaxed);
         let ids = self.thread.join().unwrap();
         let took = self.began.elapsed();
         shop.settles(&ids).await;
         println!("{} jobs came within {took:?}, none was lost", ids.len());
         assert!(!ids.is_empty());
+        ids
     }
 }

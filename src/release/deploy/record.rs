@@ -27,6 +27,8 @@ const LOOK_BACK: u64 = 500;
 /// So often a begin or an abort is tried whose answer was lost, with this between.
 pub(super) const TRIES: u32 = 5;
 pub(super) const AGAIN: Duration = Duration::from_millis(200);
+/// Between two looks for what a living leader is about to write.
+const SOON: Duration = Duration::from_millis(20);
 
 /// The steps, in order. Each is entered with a line in the journal, and left with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -385,7 +387,7 @@ async fn try_begin(store: &dyn Store, mut deploy: Deploy) -> Result<Begun, Store
                 false => Begun::Busy(read.deploy.clone()),
             });
         }
-        close(store, &read.deploy).await?;
+        make_up_for(store, &read.deploy).await?;
     }
     deploy.id = format!("d-{}", before.as_ref().map_or(0, |read| read.deploy.number()) + 1);
     let version = before.map_or(0, |read| read.version);
@@ -400,27 +402,49 @@ async fn try_begin(store: &dyn Store, mut deploy: Deploy) -> Result<Begun, Store
     }
 }
 
-/// Keeps an ended deploy under its id, and tells the ledger of its end; whoever comes next may have to do it for one that was
-/// killed.
+/// Keeps an ended deploy under its id, and tells the ledger of its end.
 ///
 /// # Errors
 /// When the store could not answer.
 pub(super) async fn close(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
-    let tier = &deploy.tier;
-    let lines = ledger_tail(store, tier, LOOK_BACK).await?;
-    let mut ended = lines.iter().filter(|line| line.event == ENDED);
-    if !ended.any(|line| is_of(&line.detail, &deploy.id)) {
-        let took = deploy.ended.map(|at| human(at.since(deploy.began)));
-        let detail = serde_json::json!({
-            "deploy": deploy.id, "from": deploy.replaced(), "to": deploy.to,
-            "outcome": deploy.outcome, "why": deploy.why, "took": took,
-        });
-        store.append(tier, ENDED, &deploy.by, &detail.to_string()).await?;
+    if !is_told(store, deploy).await? {
+        tell(store, deploy).await?;
     }
+    keep(store, deploy).await
+}
+
+/// Does the same for one whose leader was killed after its last word. One that lives does it itself, and is waited for.
+async fn make_up_for(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
+    while !is_told(store, deploy).await? {
+        if !deploy.is_led(store.probe(&deploy.tier).await?) {
+            tell(store, deploy).await?;
+            break;
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    keep(store, deploy).await
+}
+
+async fn keep(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
     let value = text(store, deploy)?;
-    match store.put(tier, Space::Deploy, &deploy.id, 0, &value, None).await? {
+    match store.put(&deploy.tier, Space::Deploy, &deploy.id, 0, &value, None).await? {
         Put::Done(_) | Put::Raced(_) => Ok(()), // raced: it is kept already
     }
+}
+
+async fn is_told(store: &dyn Store, deploy: &Deploy) -> Result<bool, StoreError> {
+    let lines = ledger_tail(store, &deploy.tier, LOOK_BACK).await?;
+    Ok(lines.iter().any(|line| line.event == ENDED && is_of(&line.detail, &deploy.id)))
+}
+
+async fn tell(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
+    let took = deploy.ended.map(|at| human(at.since(deploy.began)));
+    let detail = serde_json::json!({
+        "deploy": deploy.id, "from": deploy.replaced(), "to": deploy.to,
+        "outcome": deploy.outcome, "why": deploy.why, "took": took,
+    });
+    store.append(&deploy.tier, ENDED, &deploy.by, &detail.to_string()).await?;
+    Ok(())
 }
 
 /// Whether a line of the ledger is about this deploy.

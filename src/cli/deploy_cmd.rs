@@ -16,7 +16,7 @@ use crate::health::tier::TierFacts;
 use crate::names::{Kind, Release, Tier, escaped};
 use crate::release::deploy::lead::{Halt, Lead};
 use crate::release::deploy::plan::{Plan, Refusal, plan};
-use crate::release::deploy::record::{self, Begun, Deploy, Line, Outcome, Wishes};
+use crate::release::deploy::record::{self, Begun, Deploy, Line, Outcome, Pace, Wishes};
 use crate::release::deploy::{abort, advance};
 use crate::release::records;
 use crate::store::{Actor, Store};
@@ -253,7 +253,9 @@ async fn begin(ctx: &Context, start: Start) -> CliResult {
         return Ok(Exit::Ok);
     }
     let name = me();
-    let draft = plan.deploy(&facts, &by, (!start.detach).then_some(&name));
+    let config = ctx.config()?;
+    let pace = Pace { lease: config.span("deploy.lease"), confirm: config.span("deploy.confirm_within") };
+    let draft = plan.deploy(&facts, &by, (!start.detach).then_some(&name)).at(pace);
     let read = match record::begin(&*store, draft).await? {
         Begun::Now(read) => read,
         Begun::Busy(other) => {
@@ -284,19 +286,37 @@ fn headline(ctx: &Context, deploy: &Deploy) -> Result<(), CliError> {
     )))
 }
 
-/// Leads it here, and shows what happens, until it has ended, or another process leads it.
+/// Leads it here, and shows what happens, until it has ended. When another process went on with it meanwhile, that is shown as
+/// well; but this one has lost it, whatever comes of it.
 async fn led(ctx: &Context, store: &Arc<dyn Store>, tier: &Tier, lead: Lead<'_>) -> CliResult {
     let (id, seen) = (lead.deploy().id.clone(), lead.deploy().journal.len().saturating_sub(1) as u64);
     let watching = watch(ctx, &**store, tier, &id, seen);
     let leading = advance(lead);
     tokio::pin!(watching, leading);
-    tokio::select! {
-        ended = &mut watching => ended,
-        halted = &mut leading => match halted {
-            Ok(_) | Err(Halt::Fenced(_)) => watching.await,
-            Err(Halt::Store(error)) => Err(CliError::from(error)
-                .hint(format!("it goes on with `{} deploy resume {id}`; without anybody it reverts by itself", ctx.program))),
+    // What is shown last is not the last that is done: the ledger is told after it.
+    let (shown, halted) = tokio::select! {
+        ended = &mut watching => (Some(ended), leading.await),
+        halted = &mut leading => (None, halted),
+    };
+    match halted {
+        Ok(_) => match shown {
+            Some(ended) => ended,
+            None => watching.await,
         },
+        Err(Halt::Fenced(there)) => {
+            match shown {
+                Some(ended) => drop(ended?),
+                None => drop(watching.await?),
+            }
+            let leader = there.controller.map_or_else(|| "another process".to_owned(), |led| led.name);
+            let message = format!("deploy {id} was gone on with by {leader}: nothing was changed here since");
+            Err(CliError::new(Exit::Conflict, message)
+                .hint(format!("see how it ended: `{} deploy show {id}`", ctx.program)))
+        }
+        Err(Halt::Store(error)) => Err(CliError::from(error).hint(format!(
+            "it goes on with `{} deploy resume {id}`; without anybody it reverts by itself",
+            ctx.program
+        ))),
     }
 }
 
@@ -370,6 +390,9 @@ fn ended(ctx: &Context, deploy: &Deploy) -> CliResult {
             format!("✘ NOT HEALTHY: {} failed, and {from} was not seen working again", deploy.id)
         }
         Outcome::Environment => format!("{} held: both releases fail in the same way", deploy.id),
+        Outcome::Undecided => {
+            format!("{} held without enough evidence, as asked: {} is active, and not verified", deploy.id, deploy.to)
+        }
         Outcome::Aborted => format!("{} aborted. Nothing changed: {from} is active", deploy.id),
         Outcome::Superseded => format!("{} superseded: somebody else switched the tier", deploy.id),
     };
@@ -389,6 +412,7 @@ const fn exit(outcome: Outcome) -> Exit {
         Outcome::RolledBack => Exit::RolledBack,
         Outcome::RollbackFailed => Exit::RollbackFailed,
         Outcome::Environment => Exit::Environment,
+        Outcome::Undecided => Exit::Pending,
         Outcome::Superseded => Exit::Conflict,
     }
 }

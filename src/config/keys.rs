@@ -138,6 +138,18 @@ pub const KEYS: &[Key] = &[
         "how long it may take before it is killed and has failed",
     ),
     key(
+        "deploy.lease",
+        Takes::Span(SECOND, HOUR),
+        Some("10s"),
+        "how long a deploy stays with a process that says nothing; after that any other may go on with it",
+    ),
+    key(
+        "deploy.confirm_within",
+        Takes::Span(SECOND, HOUR),
+        Some("30s"),
+        "a release that was switched to reverts by itself when the deploy that watches it says nothing for so long",
+    ),
+    key(
         "api.listen",
         Takes::Address,
         Some("127.0.0.1:7434"),

@@ -200,6 +200,29 @@ fn the_floors_are_those_that_lib_rs_shows() {
     assert_eq!(declared, FLOORS.iter().map(|(name, _)| *name).collect(), "every room has a floor");
 }
 
+/// What a rollback's code may name: the store, and what is read from it. With no shelf, no child process and no file it has no
+/// ability to build, fetch, copy or start anything.
+fn beyond_a_flip(text: &str) -> Vec<String> {
+    let allowed = ["activation", "clock", "health", "names", "store"];
+    let code = code(text);
+    let mut bad: Vec<String> =
+        named(&code).into_iter().map(|(_, to)| to).filter(|to| !allowed.contains(&to.as_str())).collect();
+    let of_release = code.match_indices("super::").map(|(at, word)| &code[at + word.len()..]);
+    bad.extend(of_release.filter(|to| !to.starts_with("records")).map(|to| to.chars().take(20).collect()));
+    let outside = ["std::fs", "std::process", "std::net", "std::os", "std::env", "tokio::", "reqwest"];
+    bad.extend(outside.into_iter().filter(|word| code.contains(word)).map(str::to_owned));
+    bad
+}
+
+#[test]
+fn a_rollback_can_flip_and_look_and_nothing_else() {
+    let text = fs::read_to_string(root().join("src/release/rollback.rs")).expect("a text");
+    assert_eq!(beyond_a_flip(&text), [""; 0]);
+    assert_eq!(beyond_a_flip("use crate::{child, store}; // crate::config"), ["child"]);
+    assert_eq!(beyond_a_flip("use super::shelf::Shelf;").len(), 1);
+    assert_eq!(beyond_a_flip("std::process::Command::new(a)"), ["std::process"]);
+}
+
 #[test]
 fn no_test_file_is_forgotten() {
     let tests = root().join("tests");

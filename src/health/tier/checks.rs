@@ -293,9 +293,13 @@ pub(super) fn forgotten(crew: &Crew<'_>) -> Option<TierCheck> {
     })
 }
 
+/// Checks that a deploy has better evidence of: what fails, and kinds that somebody waived.
+pub(crate) const OUTCOMES: &str = "outcomes:firstAttempts";
+pub(crate) const KINDS: &str = "kinds:known";
+
 /// Jobs that all fail are no progress: whatever the number of workers, this is the release.
 pub(super) fn outcomes(crew: &Crew<'_>) -> Vec<TierCheck> {
-    const KEY: &str = "outcomes:firstAttempts";
+    const KEY: &str = OUTCOMES;
     let now = crew.facts.now;
     let mut kinds: BTreeMap<&Kind, (u64, u64, &crate::store::Failing)> = BTreeMap::new();
     for failing in crew.here().flat_map(|member| &member.presence().failing) {
@@ -344,7 +348,7 @@ pub(super) fn queues_served(crew: &Crew<'_>) -> Vec<TierCheck> {
 
 /// Every kind that waits is one that a living worker of the release can run.
 pub(super) fn kinds_known(crew: &Crew<'_>) -> Vec<TierCheck> {
-    const KEY: &str = "kinds:known";
+    const KEY: &str = KINDS;
     const WAITING: [State; 4] = [State::Available, State::Scheduled, State::Retryable, State::Parked];
     let now = crew.facts.now;
     let known = |kind: &Kind| {

@@ -19,7 +19,7 @@
 
 pub mod all;
 pub mod ask;
-mod checks;
+pub(crate) mod checks;
 mod crew;
 pub mod doctor;
 pub mod facts;

@@ -143,13 +143,7 @@ pub fn proven<'f>(facts: &'f TierFacts, release: &Release) -> impl Iterator<Item
 // ---- the verdict
 
 fn conclude(crew: &Crew<'_>, checks: Vec<TierCheck>) -> TierVerdict {
-    let worst = checks.iter().map(|check| check.mark).max().unwrap_or(Mark::Pending);
-    let (decision, terminal) = match worst {
-        Mark::Pass | Mark::Warn => (Decision::Pass, true),
-        Mark::Pending => (Decision::Pending, false),
-        Mark::Fail => (Decision::Fail, false),
-        Mark::Final => (Decision::Fail, true),
-    };
+    let (worst, decision, terminal) = worst(&checks);
     let output = match decision {
         Decision::Pass => carried(crew, &checks),
         _ => blocked(&checks, worst),
@@ -163,6 +157,35 @@ fn conclude(crew: &Crew<'_>, checks: Vec<TierCheck>) -> TierVerdict {
         verdict.deploy.clone_from(&current.deploy);
     }
     verdict
+}
+
+fn worst(checks: &[TierCheck]) -> (Mark, Decision, bool) {
+    let worst = checks.iter().map(|check| check.mark).max().unwrap_or(Mark::Pending);
+    let (decision, terminal) = match worst {
+        Mark::Pass | Mark::Warn => (Decision::Pass, true),
+        Mark::Pending => (Decision::Pending, false),
+        Mark::Fail => (Decision::Fail, false),
+        Mark::Final => (Decision::Fail, true),
+    };
+    (worst, decision, terminal)
+}
+
+impl TierVerdict {
+    /// The same without what these checks say: whoever knows better leaves them out. They are named by key and component.
+    #[must_use]
+    pub fn without(mut self, known_better: impl Fn(&str, &str) -> bool) -> Self {
+        let before = self.checks.len();
+        self.checks.retain(|check| !known_better(check.key, check.component_id.as_deref().unwrap_or_default()));
+        if self.checks.len() < before {
+            let (worst, decision, terminal) = worst(&self.checks);
+            (self.decision, self.terminal) = (decision, terminal);
+            self.output = match decision {
+                Decision::Pass => "everything else passes".to_owned(),
+                _ => blocked(&self.checks, worst),
+            };
+        }
+        self
+    }
 }
 
 /// What blocks it, as far as it is of the worst sort.

@@ -7,12 +7,11 @@ use super::lead::{Halt, Lead, Next};
 use super::preflight::way_back;
 use super::record::{Outcome, Step};
 use crate::activation::{Activation, Mode};
+use crate::health::tier::Change;
 use crate::release::activate::{Arrival, arrived};
 use crate::release::records::ReleaseState;
 use crate::store::{Flip, Flipped};
 
-/// A provisional activation reverts when nobody has extended it for so long.
-pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
 /// A worker hears of the switch within this, or its trouble is told by what watches it next.
 const TAKES_OVER: Duration = Duration::from_secs(5);
 
@@ -23,6 +22,21 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
     let installed = match facts.activation.as_ref().filter(mine) {
         Some(now) => now.clone(), // whoever led before did it, and did not live to write it down
         None => {
+            // It did, and it is over already: the dead-man's work, or a person's. The watch says whose.
+            let id = &lead.deploy.id;
+            let ours = |change: &&Change| {
+                change.to.deploy.as_ref() == Some(id)
+                    && change.to.release == lead.deploy.to
+                    && change.event == "activation.flipped"
+            };
+            if let Some(change) = facts.history.iter().find(ours) {
+                let said = format!("generation {} was switched to, and is not active any more", change.to.generation);
+                lead.deploy.installed = Some(change.to.clone());
+                return Ok(Next::Step(Step::Verify, said));
+            }
+            if let Some(end) = lead.aborted() {
+                return Ok(end);
+            }
             if let Err(why) = way_back(&lead.deploy, &facts) {
                 return Ok(Next::End(Outcome::Rejected, why));
             }
@@ -33,7 +47,7 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
             let flip = Flip {
                 release: lead.deploy.to.clone(),
                 mode: if provisional { Mode::Provisional } else { Mode::Committed },
-                confirm_within: provisional.then_some(CONFIRM_WITHIN),
+                confirm_within: provisional.then_some(lead.deploy.pace.confirm),
                 fallback,
                 deploy: Some(lead.deploy.id.clone()),
                 guard: Some(lead.guard()),
@@ -65,7 +79,10 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
         Some(by) => format!("provisional, reverts by itself at {by} unless confirmed"),
         None => "committed: there is no way back".to_owned(),
     };
-    let first = match arrived(lead.store, &lead.deploy.tier, &installed, TAKES_OVER).await? {
+    let pace = lead.deploy.pace;
+    // Nobody extends it meanwhile, nor is the lease renewed.
+    let within = TAKES_OVER.min(pace.lease / 2).min(pace.confirm / 2);
+    let first = match arrived(lead.store, &lead.deploy.tier, &installed, within).await? {
         Arrival::Active { worker, after } => {
             format!("{worker} is active after {}", crate::clock::human(after))
         }

@@ -3,19 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::record::{Controller, Deploy, LATEST, Outcome, Read, Step, keep, latest, text};
+use super::record::{Controller, Deploy, LATEST, Outcome, Read, Step, close, latest, text};
 use super::trial::Trial;
-use crate::clock::{Timestamp, human, instant};
+use crate::clock::{Timestamp, instant};
 use crate::health::tier::TierFacts;
 use crate::ids::Nonce;
 use crate::names::Tier;
 use crate::release::records::{self, Mark, RecordError, ReleaseRecord, ReleaseState};
 use crate::store::{Actor, Guard, Put, Space, Store, StoreError, Wake};
 
-/// For how long nobody else may advance it, since its last word.
-pub const LEASE: Duration = Duration::from_secs(10);
-/// Its word is renewed so often.
-const RENEW: Duration = Duration::from_secs(2);
+/// Its word is renewed so often within a lease.
+const RENEWED: u32 = 5;
 /// Between two looks at the tier. A wake-up of the store makes it shorter, and never shorter than [`PAUSE`].
 const LOOK: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -58,6 +56,8 @@ pub struct Lead<'s> {
     pub(super) trial: Option<Trial>,
     /// Evidence spoke against the release: it is not to be activated again without a word.
     pub(super) guilty: bool,
+    /// The end is written down, wherever it belongs.
+    closed: bool,
 }
 
 impl std::fmt::Debug for Lead<'_> {
@@ -81,7 +81,7 @@ impl<'s> Lead<'s> {
             return Ok(None);
         }
         let me =
-            Controller { name: name.to_owned(), nonce: Nonce::new().to_string(), until: now.plus(LEASE) };
+            Controller { name: name.to_owned(), nonce: Nonce::new().to_string(), until: now.plus(deploy.pace.lease) };
         let before = deploy.controller.clone();
         let mut lead = Self {
             store,
@@ -93,6 +93,7 @@ impl<'s> Lead<'s> {
             wake: None,
             trial: None,
             guilty: false,
+            closed: false,
         };
         if let Some(before) = before {
             lead.deploy.epoch += 1;
@@ -100,10 +101,16 @@ impl<'s> Lead<'s> {
                 format!("taken over by {name}: {} has said nothing since {}", before.name, before.until);
             lead.deploy.note(now, None, text);
         }
-        match lead.save().await {
-            Ok(()) => Ok(Some(lead)),
-            Err(Halt::Fenced(_)) => Ok(None), // another process was first
-            Err(Halt::Store(error)) => Err(error),
+        loop {
+            match lead.save().await {
+                Ok(()) => return Ok(Some(lead)),
+                Err(Halt::Fenced(_)) => return Ok(None), // another process was first
+                // Perhaps only the answer is lost, and it leads already: given up, nobody could lead for one lease.
+                Err(Halt::Store(error)) if error.is_transient() && lead.renewed.elapsed() < lead.deploy.pace.lease => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(Halt::Store(error)) => return Err(error),
+            }
         }
     }
 
@@ -122,6 +129,7 @@ impl<'s> Lead<'s> {
             wake: None,
             trial: None,
             guilty: false,
+            closed: false,
         })
     }
 
@@ -154,7 +162,7 @@ impl<'s> Lead<'s> {
     /// Writes it down. Only who was not overtaken can.
     pub(super) async fn save(&mut self) -> Result<(), Halt> {
         loop {
-            self.me.until = self.now().plus(LEASE);
+            self.me.until = self.now().plus(self.deploy.pace.lease);
             self.deploy.controller = Some(self.me.clone());
             let value = text(self.store, &self.deploy)?;
             let put = self.store.put(&self.deploy.tier, Space::Deploy, LATEST, self.version, &value, None);
@@ -202,7 +210,7 @@ impl<'s> Lead<'s> {
         }
         let facts = TierFacts::gather(self.store, &self.deploy.tier, Some(&self.deploy.to)).await?;
         self.clock = (facts.now, instant());
-        if self.renewed.elapsed() >= RENEW {
+        if self.renewed.elapsed() >= self.deploy.pace.lease / RENEWED {
             self.save().await?;
         }
         Ok(facts)
@@ -217,6 +225,12 @@ impl<'s> Lead<'s> {
         }
     }
 
+    /// The end that a person asked for, before the switch.
+    pub(super) fn aborted(&self) -> Option<Next> {
+        let by = self.deploy.abort.as_ref()?;
+        Some(Next::End(Outcome::Aborted, format!("aborted by {}", by.who)))
+    }
+
     /// Goes to the next step, or to the end.
     pub(super) async fn go(&mut self, next: Next) -> Result<(), Halt> {
         let now = self.now();
@@ -226,16 +240,33 @@ impl<'s> Lead<'s> {
                 self.deploy.step = step;
                 self.save().await
             }
-            Next::End(outcome, why) => self.end(outcome, why).await,
+            Next::End(outcome, why) => {
+                self.deploy.note(now, Some(outcome == Outcome::Committed), why.clone());
+                (self.deploy.outcome, self.deploy.ended, self.deploy.why) = (Some(outcome), Some(now), Some(why));
+                Ok(())
+            }
         }
+    }
+
+    /// Whether there is nothing left to do.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// How far the release has come, on its own record, if it has one.
     pub(super) async fn mark(&self, state: ReleaseState) -> Result<(), Halt> {
-        let (now, guilty, by) = (self.now(), self.guilty, self.deploy.by.clone());
+        let (now, guilty, by) = (self.deploy.ended.unwrap_or(self.now()), self.guilty, self.deploy.by.clone());
         let why = format!("deploy {}", self.deploy.id);
         let change = |record: &mut ReleaseRecord| {
-            record.state = state;
+            record.state = match state {
+                // What was proven once stays something to go back to, unless evidence says otherwise.
+                ReleaseState::Registered | ReleaseState::Rejected | ReleaseState::RolledBack
+                    if record.verified_at.is_some() && !guilty =>
+                {
+                    ReleaseState::Verified
+                }
+                state => state,
+            };
             if state == ReleaseState::Verified {
                 (record.verified_at, record.quarantine) = (Some(now), None);
             }
@@ -254,27 +285,22 @@ impl<'s> Lead<'s> {
         }
     }
 
-    async fn end(&mut self, outcome: Outcome, why: String) -> Result<(), Halt> {
-        let now = self.now();
-        let good = outcome == Outcome::Committed;
-        self.deploy.note(now, Some(good), why.clone());
-        (self.deploy.outcome, self.deploy.ended) = (Some(outcome), Some(now));
-        self.deploy.why = Some(why);
-        match outcome {
-            Outcome::Committed => self.mark(ReleaseState::Verified).await?,
-            Outcome::Rejected => self.mark(ReleaseState::Rejected).await?,
-            Outcome::RolledBack | Outcome::RollbackFailed => self.mark(ReleaseState::RolledBack).await?,
-            Outcome::Environment | Outcome::Aborted | Outcome::Superseded => {}
-        }
-        self.save().await?;
-        keep(self.store, &self.deploy).await?;
-        let took = human(now.since(self.deploy.began));
-        let detail = serde_json::json!({
-            "deploy": self.deploy.id, "from": self.deploy.replaced(), "to": self.deploy.to,
-            "outcome": outcome, "why": self.deploy.why, "took": took,
-        });
-        let by = self.deploy.by.clone();
-        self.store.append(&self.deploy.tier, "deploy.ended", &by, &detail.to_string()).await?;
+    /// Writes its end down, wherever it belongs. May be done again: the answers of a store get lost.
+    pub(super) async fn close(&mut self) -> Result<(), Halt> {
+        let state = match self.deploy.outcome {
+            None => return Ok(()),
+            Some(Outcome::Committed) => ReleaseState::Verified,
+            Some(Outcome::Rejected) => ReleaseState::Rejected,
+            Some(Outcome::RolledBack | Outcome::RollbackFailed) => ReleaseState::RolledBack,
+            // Nothing was found out about it.
+            Some(Outcome::Environment | Outcome::Undecided | Outcome::Aborted | Outcome::Superseded) => {
+                ReleaseState::Registered
+            }
+        };
+        self.save().await?; // first: from here on nobody else can end it otherwise
+        self.mark(state).await?;
+        close(self.store, &self.deploy).await?;
+        self.closed = true;
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ mod verify;
 use std::time::Duration;
 
 use lead::{Halt, Lead, Next};
-use record::{Deploy, Outcome, Read, Step};
+use record::{Deploy, Read, Step};
 
 use crate::health::tier::TierFacts;
 use crate::health::tier::rules::is_simulated;
@@ -47,9 +47,13 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// # Errors
 /// When another process took it over, or the store was away for too long.
 pub async fn advance(mut lead: Lead<'_>) -> Result<Deploy, Halt> {
-    while lead.deploy.outcome.is_none() {
+    while !lead.is_closed() {
         let over = lead.deploy.began.plus(lead.deploy.wishes.timeout + GIVE_UP);
-        match step(&mut lead).await {
+        let done = match lead.deploy.outcome {
+            None => step(&mut lead).await,
+            Some(_) => lead.close().await,
+        };
+        match done {
             Ok(()) => {}
             // What was begun is gone on with: every step looks at what is there before it acts.
             Err(Halt::Store(error)) if error.is_transient() && lead.now() < over => {
@@ -63,10 +67,8 @@ pub async fn advance(mut lead: Lead<'_>) -> Result<Deploy, Halt> {
 }
 
 async fn step(lead: &mut Lead<'_>) -> Result<(), Halt> {
-    let next = match (lead.deploy.step, &lead.deploy.abort) {
-        (step, Some(by)) if step < Step::Activate => {
-            Next::End(Outcome::Aborted, format!("aborted by {}", by.who))
-        }
+    let next = match (lead.deploy.step, lead.aborted()) {
+        (step, Some(end)) if step < Step::Activate => end,
         (Step::Plan, _) => Next::Step(Step::Stage, format!("plan {}", lead.deploy.plan)),
         (Step::Stage, _) => stage::run(lead).await?,
         (Step::Preflight, _) => preflight::run(lead).await?,
@@ -84,14 +86,22 @@ async fn step(lead: &mut Lead<'_>) -> Result<(), Halt> {
 /// # Errors
 /// When the store could not answer.
 pub async fn abort(store: &dyn Store, tier: &Tier, id: &str, by: &Actor) -> Result<bool, StoreError> {
+    let mut tries = 0;
     while let Some(Read { mut deploy, version }) = record::latest(store, tier).await? {
         if deploy.id != id || deploy.outcome.is_some() {
             return Ok(false);
         }
         deploy.abort = Some(by.clone());
         let value = record::text(store, &deploy)?;
-        if let Put::Done(_) = store.put(tier, Space::Deploy, record::LATEST, version, &value, None).await? {
-            return Ok(true);
+        match store.put(tier, Space::Deploy, record::LATEST, version, &value, None).await {
+            Ok(Put::Done(_)) => return Ok(true),
+            Ok(Put::Raced(_)) => {} // it goes on meanwhile
+            // To ask twice does no harm.
+            Err(error) if error.is_transient() && tries < record::TRIES => {
+                tries += 1;
+                tokio::time::sleep(record::AGAIN).await;
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(false)

@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::lead::LEASE;
 use super::preflight::way_back;
-use super::record::{Controller, Deploy, Outcome, Read, Step, Wishes};
+use super::record::{Controller, Deploy, Outcome, Pace, Read, Step, Wishes};
 use super::{coverage, members};
 use crate::activation::{Activation, Mode};
 use crate::health::tier::TierFacts;
@@ -165,10 +164,12 @@ fn draft(to: &Release, wishes: Wishes, facts: &TierFacts, by: &Actor) -> Deploy 
         to: to.clone(),
         plan: String::new(),
         wishes,
+        pace: Pace::default(),
         by: by.clone(),
         step: Step::Plan,
         controller: None,
         installed: None,
+        back: None,
         abort: None,
         outcome: None::<Outcome>,
         why: None,
@@ -189,7 +190,7 @@ impl Plan {
         deploy.controller = leader.map(|name| Controller {
             name: name.to_owned(),
             nonce: Nonce::new().to_string(),
-            until: facts.now.plus(LEASE),
+            until: facts.now.plus(deploy.pace.lease),
         });
         deploy.note(facts.now, None, format!("plan {} · {}", self.hash, self.way_back));
         deploy

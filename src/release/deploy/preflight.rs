@@ -31,8 +31,8 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
             }
             Found::Waits(why) => lead.standing(why).await?,
         }
-        if lead.deploy.abort.is_some() {
-            return Ok(Next::End(Outcome::Aborted, "aborted".to_owned()));
+        if let Some(end) = lead.aborted() {
+            return Ok(end);
         }
         lead.pause().await;
     }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, human};
+use crate::health::tier::ledger_tail;
 use crate::names::{Kind, Release, Tier};
 use crate::store::{Actor, ErrorKind, Put, Space, Store, StoreError};
 
@@ -19,6 +20,15 @@ use crate::store::{Actor, ErrorKind, Put, Space, Store, StoreError};
 pub(super) const LATEST: &str = "latest";
 /// Lines of the journal that are kept; what comes later replaces the last but one.
 const LINES: usize = 200;
+/// The line of the ledger that tells of an end.
+const ENDED: &str = "deploy.ended";
+/// Lines of the ledger in which it is looked for: those since it ended.
+const LOOK_BACK: u64 = 500;
+/// So often a begin or an abort is tried whose answer was lost, with this between.
+pub(super) const TRIES: u32 = 5;
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
+/// Between two looks for what a living leader is about to write.
+const SOON: Duration = Duration::from_millis(20);
 
 /// The steps, in order. Each is entered with a line in the journal, and left with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,6 +89,8 @@ pub enum Outcome {
     RollbackFailed,
     /// Both releases fail in the same way: held, the switch stands.
     Environment,
+    /// Not enough evidence at the end, and held as asked: the switch stands, and nobody calls the release good.
+    Undecided,
     /// Ended by a person before the switch.
     Aborted,
     /// Somebody else switched the tier.
@@ -95,9 +107,27 @@ impl Outcome {
             Self::RolledBack => "rolled back",
             Self::RollbackFailed => "rollback failed",
             Self::Environment => "held: environment",
+            Self::Undecided => "held: undecided",
             Self::Aborted => "aborted",
             Self::Superseded => "superseded",
         }
+    }
+}
+
+/// How long silence may last. Whoever takes a deploy over goes by what it began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// For how long nobody else may advance it, since its leader's last word.
+    #[serde(with = "crate::clock::secs")]
+    pub lease: Duration,
+    /// A provisional activation reverts when nobody has extended it for so long.
+    #[serde(with = "crate::clock::secs")]
+    pub confirm: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(10), confirm: Duration::from_secs(30) }
     }
 }
 
@@ -138,6 +168,15 @@ pub struct Controller {
     pub until: Timestamp,
 }
 
+/// That the former release is to be active again: written down before it is done, so that whoever takes over does the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Back {
+    /// Why.
+    pub why: String,
+    /// Evidence spoke against the release.
+    pub guilty: bool,
+}
+
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -172,6 +211,9 @@ pub struct Deploy {
     pub plan: String,
     /// What was asked for.
     pub wishes: Wishes,
+    /// How long silence may last.
+    #[serde(default)]
+    pub pace: Pace,
     /// Who began it, and why.
     pub by: Actor,
     /// Where it is.
@@ -182,6 +224,9 @@ pub struct Deploy {
     /// The activation that it installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installed: Option<Activation>,
+    /// It goes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back: Option<Back>,
     /// A person wants it to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<Actor>,
@@ -214,6 +259,16 @@ impl Deploy {
     #[must_use]
     pub fn is_led(&self, now: Timestamp) -> bool {
         self.controller.as_ref().is_some_and(|controller| controller.until > now)
+    }
+
+    /// The same at another pace, before it is begun.
+    #[must_use]
+    pub fn at(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        if let Some(controller) = &mut self.controller {
+            controller.until = self.began.plus(pace.lease);
+        }
+        self
     }
 
     /// Adds a line.
@@ -307,14 +362,32 @@ pub enum Begun {
 ///
 /// # Errors
 /// When the store could not answer.
-pub async fn begin(store: &dyn Store, mut deploy: Deploy) -> Result<Begun, StoreError> {
+pub async fn begin(store: &dyn Store, deploy: Deploy) -> Result<Begun, StoreError> {
+    let mut tries = 0;
+    loop {
+        match try_begin(store, deploy.clone()).await {
+            // It may have begun: given up, nobody could lead for one lease.
+            Err(error) if error.is_transient() && tries < TRIES => {
+                tries += 1;
+                tokio::time::sleep(AGAIN).await;
+            }
+            begun => return begun,
+        }
+    }
+}
+
+async fn try_begin(store: &dyn Store, mut deploy: Deploy) -> Result<Begun, StoreError> {
     let tier = deploy.tier.clone();
     let before = latest(store, &tier).await?;
     if let Some(read) = &before {
         if read.deploy.outcome.is_none() {
-            return Ok(Begun::Busy(read.deploy.clone()));
+            deploy.id.clone_from(&read.deploy.id);
+            return Ok(match read.deploy == deploy {
+                true => Begun::Now(read.clone()), // the answer to an earlier try was lost
+                false => Begun::Busy(read.deploy.clone()),
+            });
         }
-        keep(store, &read.deploy).await?;
+        make_up_for(store, &read.deploy).await?;
     }
     deploy.id = format!("d-{}", before.as_ref().map_or(0, |read| read.deploy.number()) + 1);
     let version = before.map_or(0, |read| read.version);
@@ -329,13 +402,53 @@ pub async fn begin(store: &dyn Store, mut deploy: Deploy) -> Result<Begun, Store
     }
 }
 
-/// Keeps an ended deploy under its id; whoever comes next may have to do it for one that was killed.
+/// Keeps an ended deploy under its id, and tells the ledger of its end.
 ///
 /// # Errors
 /// When the store could not answer.
-pub async fn keep(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
+pub(super) async fn close(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
+    if !is_told(store, deploy).await? {
+        tell(store, deploy).await?;
+    }
+    keep(store, deploy).await
+}
+
+/// Does the same for one whose leader was killed after its last word. One that lives does it itself, and is waited for.
+async fn make_up_for(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
+    while !is_told(store, deploy).await? {
+        if !deploy.is_led(store.probe(&deploy.tier).await?) {
+            tell(store, deploy).await?;
+            break;
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    keep(store, deploy).await
+}
+
+async fn keep(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
     let value = text(store, deploy)?;
     match store.put(&deploy.tier, Space::Deploy, &deploy.id, 0, &value, None).await? {
         Put::Done(_) | Put::Raced(_) => Ok(()), // raced: it is kept already
     }
+}
+
+async fn is_told(store: &dyn Store, deploy: &Deploy) -> Result<bool, StoreError> {
+    let lines = ledger_tail(store, &deploy.tier, LOOK_BACK).await?;
+    Ok(lines.iter().any(|line| line.event == ENDED && is_of(&line.detail, &deploy.id)))
+}
+
+async fn tell(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
+    let took = deploy.ended.map(|at| human(at.since(deploy.began)));
+    let detail = serde_json::json!({
+        "deploy": deploy.id, "from": deploy.replaced(), "to": deploy.to,
+        "outcome": deploy.outcome, "why": deploy.why, "took": took,
+    });
+    store.append(&deploy.tier, ENDED, &deploy.by, &detail.to_string()).await?;
+    Ok(())
+}
+
+/// Whether a line of the ledger is about this deploy.
+fn is_of(detail: &str, id: &str) -> bool {
+    let detail: Result<serde_json::Value, _> = serde_json::from_str(detail);
+    detail.is_ok_and(|detail| detail["deploy"] == id)
 }

@@ -38,8 +38,8 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
             return Ok(Next::End(Outcome::Rejected, format!("{standing} after {}", human(patience))));
         }
         lead.standing(standing).await?;
-        if lead.deploy.abort.is_some() {
-            return Ok(Next::End(Outcome::Aborted, "aborted".to_owned()));
+        if let Some(end) = lead.aborted() {
+            return Ok(end);
         }
         lead.pause().await;
     }

@@ -97,6 +97,7 @@ impl Trial {
             }
         }
         observed.wanted = super::coverage::waiting(facts);
+        observed.wanted.retain(|kind| !self.terms.waived.contains(kind)); // somebody said that it may wait
         let waits = |queue: &&crate::store::QueueCensus| queue.jobs(crate::job::State::Available) > 0;
         observed.queues = facts.queues.iter().filter(waits).map(|queue| queue.queue.clone()).collect();
         observed.left = left;

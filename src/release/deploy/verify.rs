@@ -1,14 +1,15 @@
 //! Watched while it works: the deadline is extended as long as nothing fails. Jobs that really ran decide.
 
-use super::activate::CONFIRM_WITHIN;
 use super::lead::{Halt, Lead, Next};
-use super::record::{Outcome, Step};
+use super::record::{Back, Outcome, Step};
 use super::trial::Trial;
 use crate::activation::{Activation, Mode};
 use crate::clock::{human, instant};
+use crate::health::tier::checks::{KINDS, OUTCOMES};
 use crate::health::tier::wait::Patience;
 use crate::health::tier::{Decision, GateAsk, MinActive, judge};
 use crate::release::evidence::Decision as Shown;
+use crate::names::Kind;
 use crate::release::rollback;
 use crate::store::Flipped;
 
@@ -31,23 +32,32 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
             Some(now) if now.generation == installed.generation => now,
             other => return gone(lead, other.clone()).await,
         };
-        if lead.deploy.abort.is_some() {
-            return back(lead, "aborted by a person").await;
+        if let Some(Back { why, guilty }) = lead.deploy.back.clone() {
+            return back(lead, &why, guilty).await; // whoever led before had decided it
         }
-        let verdict = judge(&ask(lead), &facts);
-        if verdict.decision == Decision::Fail && patience.ends(&verdict, instant()) {
-            lead.guilty = true;
-            return back(lead, &verdict.output).await;
+        if let Some(by) = &lead.deploy.abort {
+            let why = format!("aborted by {}", by.who);
+            return back(lead, &why, false).await;
+        }
+        let waived = |key: &str, of: &str| {
+            let kind = of.strip_prefix("kind/").and_then(|kind| Kind::new(kind).ok());
+            key == KINDS && kind.is_some_and(|kind| lead.deploy.wishes.waived.contains_key(&kind))
+        };
+        let verdict = judge(&ask(lead), &facts).without(waived);
+        // Jobs that fail are the evidence's to judge: it knows whether the old release fails as well.
+        let broken = verdict.clone().without(|key, _| key == OUTCOMES);
+        if broken.decision == Decision::Fail && patience.ends(&broken, instant()) {
+            return back(lead, &broken.output, true).await;
         }
         let left = lead.deploy.wishes.verify.saturating_sub(watched);
         let evidence = trial.look(lead, &facts, installed.generation, left).await?;
         if evidence.decision == Shown::Fail {
-            lead.guilty = true;
-            return back(lead, &evidence.output).await;
+            return back(lead, &evidence.output, true).await;
         }
         if standing.mode == Mode::Provisional {
             let guard = lead.guard();
-            match lead.store.extend(&lead.deploy.tier, standing, CONFIRM_WITHIN, Some(&guard)).await? {
+            let within = lead.deploy.pace.confirm;
+            match lead.store.extend(&lead.deploy.tier, standing, within, Some(&guard)).await? {
                 Flipped::Now(_) => {}
                 Flipped::Fenced => lead.save().await?, // says who leads it now
                 Flipped::Raced(_) => continue,         // the next look tells
@@ -59,7 +69,7 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
         }
         if left.is_zero() && lead.left().is_zero() {
             if evidence.decision == Shown::Environment {
-                return hold(lead, evidence.output).await;
+                return hold(lead, Outcome::Environment, evidence.output).await;
             }
             let missing = if shown { verdict.output } else { evidence.output };
             return undecided(lead, &missing).await;
@@ -97,6 +107,10 @@ async fn gone(lead: &mut Lead<'_>, now: Option<Activation>) -> Result<Next, Halt
         ));
     };
     if Some(&now.release) == lead.deploy.replaced() {
+        if let Some(Back { why, guilty }) = lead.deploy.back.clone() {
+            lead.guilty |= guilty;
+            return settled(lead, &now, why).await;
+        }
         let facts = lead.look().await?;
         let change = facts.history.iter().find(|change| change.to.generation == now.generation);
         if let Some(change) = change.filter(|change| change.event != "activation.reverted") {
@@ -117,17 +131,17 @@ async fn gone(lead: &mut Lead<'_>, now: Option<Activation>) -> Result<Next, Halt
 async fn undecided(lead: &mut Lead<'_>, missing: &str) -> Result<Next, Halt> {
     let why = format!("not enough evidence within {}: {missing}", human(lead.deploy.wishes.timeout));
     match lead.deploy.wishes.hold_undecided {
-        true => Ok(Next::Step(Step::Commit, format!("{why}; held as asked"))),
-        false => back(lead, &why).await,
+        true => hold(lead, Outcome::Undecided, format!("{why}; held as asked")).await,
+        false => back(lead, &why, false).await,
     }
 }
 
-/// Both releases fail: going back would not help, so it stands, and nobody calls it good.
-async fn hold(lead: &mut Lead<'_>, why: String) -> Result<Next, Halt> {
+/// Going back would not help, or is not wanted: it stands, and nobody calls it good.
+async fn hold(lead: &mut Lead<'_>, outcome: Outcome, why: String) -> Result<Next, Halt> {
     let generation = lead.deploy.installed.as_ref().map_or(0, |installed| installed.generation);
     let (guard, by) = (lead.guard(), lead.actor(&why));
     match lead.store.commit(&lead.deploy.tier, generation, Some(&guard), &by).await? {
-        Flipped::Now(_) => Ok(Next::End(Outcome::Environment, why)),
+        Flipped::Now(_) => Ok(Next::End(outcome, why)),
         Flipped::Raced(now) => gone(lead, now).await,
         Flipped::Fenced => {
             lead.save().await?;
@@ -137,8 +151,15 @@ async fn hold(lead: &mut Lead<'_>, why: String) -> Result<Next, Halt> {
 }
 
 /// One flip to the release that is still running, and a look whether it works.
-async fn back(lead: &mut Lead<'_>, why: &str) -> Result<Next, Halt> {
-    lead.say(Some(false), why).await?;
+async fn back(lead: &mut Lead<'_>, why: &str, guilty: bool) -> Result<Next, Halt> {
+    lead.guilty |= guilty;
+    match &lead.deploy.back {
+        None => {
+            lead.deploy.back = Some(Back { why: why.to_owned(), guilty });
+            lead.say(Some(false), why).await?;
+        }
+        Some(_) => lead.save().await?, // it may not have been written down
+    }
     let Some(installed) = lead.deploy.installed.clone() else {
         return Ok(Next::End(Outcome::Rejected, why.to_owned()));
     };

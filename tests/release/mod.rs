@@ -9,3 +9,4 @@ mod records;
 mod refusals;
 mod register;
 mod shelf;
+mod supervise;

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::Mutex;
+
 use super::record::{Controller, Deploy, LATEST, Outcome, Read, Step, keep, latest, text};
 use super::trial::Trial;
 use crate::clock::{Timestamp, human, instant};
@@ -53,7 +55,8 @@ pub struct Lead<'s> {
     renewed: Instant,
     /// The store's time at its last answer, and when that was.
     clock: (Timestamp, Instant),
-    wake: Option<Box<dyn Wake>>,
+    /// Nobody ever locks it: a wake may not be shared, and a lead must be, to be held by a task.
+    wake: Option<Mutex<Box<dyn Wake>>>,
     /// What the canaries before the switch showed: the watch after it goes on from there.
     pub(super) trial: Option<Trial>,
     /// Evidence spoke against the release: it is not to be activated again without a word.
@@ -198,7 +201,7 @@ impl<'s> Lead<'s> {
     /// Looks at the tier, and keeps the lease.
     pub(super) async fn look(&mut self) -> Result<TierFacts, Halt> {
         if self.wake.is_none() {
-            self.wake = self.store.subscribe(&self.deploy.tier).await.ok();
+            self.wake = self.store.subscribe(&self.deploy.tier).await.ok().map(Mutex::new);
         }
         let facts = TierFacts::gather(self.store, &self.deploy.tier, Some(&self.deploy.to)).await?;
         self.clock = (facts.now, instant());
@@ -212,7 +215,7 @@ impl<'s> Lead<'s> {
     pub(super) async fn pause(&mut self) {
         tokio::time::sleep(PAUSE).await; // wake-ups of a busy tier come without end
         match &mut self.wake {
-            Some(wake) => drop(wake.woken(LOOK - PAUSE).await),
+            Some(wake) => drop(wake.get_mut().woken(LOOK - PAUSE).await),
             None => tokio::time::sleep(LOOK - PAUSE).await,
         }
     }

@@ -159,7 +159,7 @@ async fn the_active_release_has_its_workers_and_a_killed_one_comes_back_under_it
 
     supervisor.signal("TERM");
     supervisor.ended().exits(0);
-    assert_eq!(host.processes(), [], "its workers end before it does");
+    assert_eq!(host.processes(), Vec::<u32>::new(), "its workers end before it does");
     assert!(host.store.workers(&tier()).await.unwrap().is_empty(), "and said goodbye");
 }
 
@@ -216,7 +216,7 @@ async fn a_program_that_is_not_what_was_registered_is_not_started_and_told_once(
     assert!(shown.out.contains("DAMAGED") && shown.out.contains("another content"), "{shown:?}");
     supervisor.signal("KILL");
     supervisor.ended().says("DAMAGED");
-    assert_eq!(host.processes(), []);
+    assert_eq!(host.processes(), Vec::<u32>::new());
     // Another supervisor finds the same, and has nothing new to tell.
     let next = host.supervise(&["--workers", "3"]);
     host.register("r2");
@@ -253,7 +253,7 @@ async fn a_whole_deploy_and_the_way_back_with_no_worker_started_by_hand(engine: 
     host.has("r2", WorkerState::Inactive, 1).await;
     supervisor.signal("TERM");
     supervisor.ended().exits(0);
-    assert_eq!(host.processes(), []);
+    assert_eq!(host.processes(), Vec::<u32>::new());
 }
 
 on_both! {

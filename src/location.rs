@@ -1,4 +1,4 @@
-//! Where a store is: the URL that commands, configuration and apps name it by; and what it must promise.
+//! Where a store is: the URL that commands, configuration and apps name it by; and what it must promise. And where this is.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,33 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{escaped, shown};
+
+/// The name of this host, as the kernel tells it; `host` where it does not.
+#[must_use]
+pub fn host() -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"))
+        .unwrap_or_default();
+    let told = told.trim();
+    if told.is_empty() { "host".to_owned() } else { told.to_owned() }
+}
+
+/// The same by the rule for names, which it need not follow itself.
+#[must_use]
+pub fn host_word() -> String {
+    word_of(&host())
+}
+
+pub(crate) fn word_of(host: &str) -> String {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    let word: String = host
+        .chars()
+        .map(|c| c.to_ascii_lowercase())
+        .map(|c| if valid(c) { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .collect();
+    if word.is_empty() { "host".to_owned() } else { word }
+}
 
 /// The place of a store.
 #[derive(Clone, PartialEq, Eq)]

@@ -10,6 +10,8 @@ use super::deploy_cmd::DeployArgs;
 use super::out::{Colour, Format, Times};
 use super::release_cmd::ReleaseCommand;
 use super::rollback::Rollback;
+use super::supervise::Supervise;
+use super::tier_cmd::TierCommand;
 use crate::health::Probe;
 use crate::health::tier::simulate::Illness;
 use crate::job::Bypass;
@@ -125,6 +127,8 @@ pub(super) enum Command {
     Work(Work),
     /// Serve the API
     Serve(Listen),
+    /// Keep this host's worker processes as the store wants them: active, and warm for the way back
+    Supervise(Supervise),
     /// One screen: activation, workers, queues
     Status(Status),
     /// Ask the local worker how it is; the exit code is the verdict
@@ -151,6 +155,9 @@ pub(super) enum Command {
     Release(ReleaseCommand),
     /// What was done to the tier, by whom and why
     Events(Events),
+    /// How many workers each host keeps
+    #[command(subcommand)]
+    Tier(TierCommand),
     /// See workers, and tell them what to do
     #[command(subcommand)]
     Worker(WorkerCommand),

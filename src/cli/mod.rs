@@ -30,7 +30,9 @@ mod serve;
 mod show;
 mod status;
 mod story;
+mod supervise;
 mod systemd;
+mod tier_cmd;
 mod tiers;
 mod wait;
 mod work;
@@ -137,6 +139,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Dev(args) => dev::run(ctx, args),
         Command::Work(args) => work::run(ctx, args),
         Command::Serve(args) => serve::run(ctx, args),
+        Command::Supervise(args) => supervise::run(&ctx, &args),
         Command::Health(args) => health::run(&ctx, &args),
         Command::Status(args) => ctx.block_on(async move |ctx| status::run(ctx, &args).await),
         Command::Activate(args) => ctx.block_on(async move |ctx| activate::run(ctx, *args).await),
@@ -158,6 +161,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Deploy(args) => ctx.block_on(async move |ctx| deploy_cmd::run(ctx, *args).await),
         Command::Rollback(args) => ctx.block_on(async move |ctx| rollback::run(ctx, args).await),
         Command::Release(command) => ctx.block_on(async move |ctx| release_cmd::run(ctx, command).await),
+        Command::Tier(command) => ctx.block_on(async move |ctx| tier_cmd::run(ctx, command).await),
         Command::Worker(command) => ctx.block_on(async move |ctx| worker_cmd::run(ctx, command).await),
         Command::Config(ConfigCommand::Show { origin }) => config_cmd::show(&mut ctx, origin),
         Command::Config(ConfigCommand::Validate) => config_cmd::validate(&mut ctx),

@@ -144,6 +144,10 @@ impl Reader<'_> {
                 let names: Option<Vec<&str>> = names.iter().map(|name| name.get_ref().as_str()).collect();
                 names.map(|names| names.join(",")).ok_or_else(wrong)
             }
+            (DeValue::Array(words), Takes::Command) => {
+                let words: Option<Vec<&str>> = words.iter().map(|word| word.get_ref().as_str()).collect();
+                words.map(|words| serde_json::json!(words).to_string()).ok_or_else(wrong)
+            }
             _ => Err(wrong()),
         }
     }

@@ -31,7 +31,7 @@ pub enum Takes {
     Address,
     /// A path.
     Path,
-    /// A program and its arguments, separated by spaces.
+    /// A program and its arguments: separated by spaces, or as an array.
     Command,
     /// `true` or `false`.
     Switch,
@@ -250,7 +250,9 @@ impl Key {
             Takes::Span(least, most) => format!("a duration from {} to {}", span(least), span(most)),
             Takes::Address => "an address and port such as `127.0.0.1:7434`".into(),
             Takes::Path => "a path".into(),
-            Takes::Command => "a program and its arguments, separated by spaces".into(),
+            Takes::Command => {
+                "a program and its arguments: separated by spaces, or as an array of texts".into()
+            }
             Takes::Switch => "`true` or `false`".into(),
             Takes::OneOf(words) => format!("one of {}", words.join(", ")),
             Takes::Collector => "a URL such as `http://127.0.0.1:4318`".into(),
@@ -275,7 +277,7 @@ impl Key {
             }
             Takes::Address => text.parse::<SocketAddr>().is_ok(),
             Takes::Path => !text.is_empty() && !text.contains('\0'),
-            Takes::Command => !text.trim().is_empty() && !text.contains('\0'),
+            Takes::Command => command(text).is_some(),
             Takes::Switch => matches!(text, "true" | "false"),
             Takes::OneOf(words) => words.contains(&text),
             Takes::Collector => true,
@@ -291,6 +293,17 @@ pub static QUEUE_KEYS: [Key; 1] = [key(
     None,
     "how long a job of this queue may wait before health warns of it",
 )];
+
+/// A program and its arguments. What begins with `[` is a JSON array: a path may have spaces in it.
+pub(super) fn command(text: &str) -> Option<Vec<String>> {
+    let words: Vec<String> = match text.trim_start().starts_with('[') {
+        true => serde_json::from_str(text).ok()?,
+        false => text.split_whitespace().map(str::to_owned).collect(),
+    };
+    let good = words.first().is_some_and(|program| !program.is_empty())
+        && !words.iter().any(|word| word.contains('\0'));
+    good.then_some(words)
+}
 
 /// Queue names separated by commas.
 pub(super) fn queues(text: &str) -> Result<Vec<Queue>, String> {
@@ -368,6 +381,18 @@ mod tests {
         ] {
             let error = Key::find(path).map(|key| key.check(text)).unwrap_or(Ok(())).unwrap_err();
             assert!(error.contains(wanted), "{path}={text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_split_at_spaces_or_given_whole() {
+        assert_eq!(command("bin/register  now"), Some(vec!["bin/register".into(), "now".into()]));
+        assert_eq!(
+            command(r#"["/my apps/register", ""]"#),
+            Some(vec!["/my apps/register".into(), String::new()])
+        );
+        for bad in ["", "  ", "[]", r#"[""]"#, r#"["a", 1]"#, "[a]", r#"["a\u0000"]"#, "a\0"] {
+            assert_eq!(command(bad), None, "{bad}");
         }
     }
 

@@ -312,6 +312,45 @@ impl Config {
         self.parsed("store.durability", |text| text.parse().ok())
     }
 
+    /// What a worker that this host starts must be told of the host's part, whatever file it reads: as variables. Only the
+    /// release says how its jobs run.
+    ///
+    /// # Errors
+    /// When the place of the store is not known.
+    pub fn host_variables(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        const HOSTS: [&str; 5] = ["store.", "releases.", "health.", "log.", "telemetry."];
+        let whole = |text: &str| std::path::absolute(text).map(|path| path.display().to_string());
+        // It runs in another folder.
+        let absolute = |path: &str, text: &str| {
+            whole(text).map_err(|error| {
+                ConfigError::plain(format!("`{path}`: cannot tell where `{text}` is: {error}"))
+            })
+        };
+        let url = match self.text("store.url") {
+            Some(text) => match text.parse() {
+                Ok(StoreUrl::Sqlite(file)) => {
+                    format!("sqlite:{}", absolute("store.url", &file.to_string_lossy())?)
+                }
+                _ => text.to_owned(),
+            },
+            None => format!("sqlite:{}", data_folder()?.join("jobs.db").display()),
+        };
+        let mut told = vec![("SLUICEGATE_STORE".to_owned(), url)];
+        for (key, value) in self.values() {
+            let hosts = HOSTS.iter().any(|section| key.path.starts_with(section));
+            let (Some(text), true) = (&value.text, hosts && value.origin != Origin::Default) else {
+                continue;
+            };
+            let text = match key.takes {
+                keys::Takes::Store => continue,
+                keys::Takes::Path => absolute(key.path, text)?,
+                _ => text.clone(),
+            };
+            told.push((key.variable(), text));
+        }
+        Ok(told)
+    }
+
     /// `releases.root`, or `releases` in the data folder.
     ///
     /// # Errors
@@ -362,7 +401,7 @@ impl Config {
     /// `worker.activation_hook`, and how long it may take.
     #[must_use]
     pub fn activation_hook(&self) -> Option<(Vec<String>, Duration)> {
-        let command = self.text("worker.activation_hook")?.split_whitespace().map(str::to_owned).collect();
+        let command = keys::command(self.text("worker.activation_hook")?)?;
         Some((command, self.span("worker.activation_hook_timeout")))
     }
 

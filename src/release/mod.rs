@@ -6,6 +6,7 @@
 //! - `shelf`: the releases on this host; `manifest` what they are; `tree` how files are read and copied; `prune` which may go
 //! - [`deploy`]: plan, stage, preflight, canary, activate, verify, commit, retain; [`evidence`] decides
 //! - [`rollback`]: one flip to a release that still runs
+//! - `supervise`: keeps the workers of a host as they are wanted
 //! - [`activate`]: switches a tier by hand
 
 pub mod activate;
@@ -30,6 +31,8 @@ pub mod register;
 pub mod rollback;
 #[cfg(feature = "cli")]
 pub mod shelf;
+#[cfg(feature = "cli")]
+pub mod supervise;
 #[cfg(feature = "cli")]
 mod tree;
 

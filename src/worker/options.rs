@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::hook::Hook;
 use super::watch::Observer;
+use crate::location::{host, word_of};
 use crate::names::{MAX_NAME, Queue, Release, Tier, WorkerName};
 
 /// How a worker runs. `Default` is what `sluicegate work` does.
@@ -91,16 +92,6 @@ impl Default for Options {
     }
 }
 
-/// The name of this host, as the kernel tells it; `host` where it does not.
-#[must_use]
-pub fn host() -> String {
-    let told = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .or_else(|_| std::fs::read_to_string("/etc/hostname"))
-        .unwrap_or_default();
-    let told = told.trim();
-    if told.is_empty() { "host".to_owned() } else { told.to_owned() }
-}
-
 /// Host and process id, made valid by the rule for names.
 #[must_use]
 pub fn own_name() -> WorkerName {
@@ -110,17 +101,7 @@ pub fn own_name() -> WorkerName {
 #[expect(clippy::expect_used, reason = "made valid by construction, and the test tries hostile hosts")]
 fn name_of(host: &str, pid: u32) -> WorkerName {
     let tail = format!("-{pid}");
-    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
-    let mut name: String = host
-        .chars()
-        .map(|c| c.to_ascii_lowercase())
-        .map(|c| if valid(c) { c } else { '-' })
-        .skip_while(|c| !c.is_ascii_alphanumeric())
-        .take(MAX_NAME - tail.len())
-        .collect();
-    if name.is_empty() {
-        name.push_str("host");
-    }
+    let name: String = word_of(host).chars().take(MAX_NAME - tail.len()).collect();
     WorkerName::new(&(name + &tail)).expect("a valid name")
 }
 

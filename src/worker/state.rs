@@ -12,7 +12,7 @@ use super::canary::{Canaries, Canary};
 use super::counts::{self, Counts};
 use super::lease::{Cause, Lease, millis};
 use super::obey::Obeyed;
-use super::options::{Options, host};
+use super::options::Options;
 use super::outage::Outage;
 use super::ready::Ready;
 use super::settler::Outcome;
@@ -26,6 +26,7 @@ use crate::ids::Nonce;
 use crate::job::handler::{Effects, Shared};
 use crate::job::new::Extras;
 use crate::job::registry::{Entry, Registry, RegistryError};
+use crate::location::host;
 use crate::names::{Kind, Release};
 use crate::store::{Store, StoreEffects, StoreError};
 

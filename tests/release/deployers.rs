@@ -186,12 +186,16 @@ async fn a_killed_deployer_leaves_one_release_or_the_other_and_a_resume_ends_it(
         let reverted = lines.last().filter(|line| line.event == "activation.reverted");
         let after = reverted.map(|line| {
             let detail: serde_json::Value = serde_json::from_str(&line.detail).unwrap();
-            let by: sluicegate::clock::Timestamp = serde_json::from_value(detail["from"]["confirm_by"].clone()).unwrap();
+            let by: sluicegate::clock::Timestamp =
+                serde_json::from_value(detail["from"]["confirm_by"].clone()).unwrap();
             line.at.since(by)
         });
         let active = shop.active().await;
         let run = resume(&shop);
-        println!("{engine:?}: killed at {point}: {active}, reverted {after:?} after the deadline; resumed: exit {}", run.code);
+        println!(
+            "{engine:?}: killed at {point}: {active}, reverted {after:?} after the deadline; resumed: exit {}",
+            run.code
+        );
         // Reverted stays reverted; before the switch and after the commit the next one goes on.
         let expected = if after.is_some() { (5, from) } else { (0, to) };
         assert_eq!((run.code, shop.active().await.as_str()), expected, "{point}: {run:?}");
@@ -245,9 +249,7 @@ async fn of_many_who_begin_at_once_one_does_and_one_flips(engine: Engine) {
     }
     let (races, mut begun) = (races(), 0);
     for race in 0..races {
-        let rivals = stores.iter().enumerate().map(|(n, store)| {
-            Box::pin(rival(&**store, race, n))
-        });
+        let rivals = stores.iter().enumerate().map(|(n, store)| Box::pin(rival(&**store, race, n)));
         let (mut of_race, mut flipped) = (0, 0);
         for rival in futures_util::future::join_all(rivals).await {
             let (began, flips) = rival;
@@ -278,14 +280,16 @@ async fn rival(store: &dyn Store, race: u64, n: usize) -> (bool, bool) {
     let to = release(&format!("r{n}"));
     let first = Wishes { first: true, timeout: Duration::ZERO, ..wishes(Duration::ZERO) };
     let begun = match plan(&to, first, &facts, latest.as_ref(), None, &ada()) {
-        Ok(planned) => match record::begin(store, planned.deploy(&facts, &ada(), Some("rival"))).await.unwrap() {
-            Begun::Now(read) => {
-                let ended = advance(Lead::of(store, read).unwrap()).await.unwrap();
-                assert_eq!(ended.outcome, Some(Outcome::Rejected), "{ended:#?}");
-                true
+        Ok(planned) => {
+            match record::begin(store, planned.deploy(&facts, &ada(), Some("rival"))).await.unwrap() {
+                Begun::Now(read) => {
+                    let ended = advance(Lead::of(store, read).unwrap()).await.unwrap();
+                    assert_eq!(ended.outcome, Some(Outcome::Rejected), "{ended:#?}");
+                    true
+                }
+                Begun::Busy(_) => false,
             }
-            Begun::Busy(_) => false,
-        },
+        }
         Err(_) => false,
     };
     let flip = Flip {
@@ -295,6 +299,7 @@ async fn rival(store: &dyn Store, race: u64, n: usize) -> (bool, bool) {
         fallback: None,
         deploy: None,
         guard: None,
+        least: 0,
     };
     let expect = (race > 0).then_some(race);
     (begun, matches!(store.flip(&tier(), expect, flip, &ada()).await.unwrap(), Flipped::Now(_)))

@@ -13,3 +13,4 @@ mod refusals;
 mod register;
 mod shelf;
 mod shop;
+mod supervise;

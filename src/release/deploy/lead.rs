@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::Mutex;
+
 use super::record::{Controller, Deploy, LATEST, Outcome, Read, Step, close, latest, text};
 use super::trial::Trial;
 use crate::clock::{Timestamp, instant};
@@ -51,7 +53,8 @@ pub struct Lead<'s> {
     renewed: Instant,
     /// The store's time at its last answer, and when that was.
     clock: (Timestamp, Instant),
-    wake: Option<Box<dyn Wake>>,
+    /// Nobody ever locks it: a wake may not be shared, and a lead must be, to be held by a task.
+    wake: Option<Mutex<Box<dyn Wake>>>,
     /// What the canaries before the switch showed: the watch after it goes on from there.
     pub(super) trial: Option<Trial>,
     /// Evidence spoke against the release: it is not to be activated again without a word.
@@ -80,8 +83,11 @@ impl<'s> Lead<'s> {
         if deploy.is_led(now) {
             return Ok(None);
         }
-        let me =
-            Controller { name: name.to_owned(), nonce: Nonce::new().to_string(), until: now.plus(deploy.pace.lease) };
+        let me = Controller {
+            name: name.to_owned(),
+            nonce: Nonce::new().to_string(),
+            until: now.plus(deploy.pace.lease),
+        };
         let before = deploy.controller.clone();
         let mut lead = Self {
             store,
@@ -106,7 +112,9 @@ impl<'s> Lead<'s> {
                 Ok(()) => return Ok(Some(lead)),
                 Err(Halt::Fenced(_)) => return Ok(None), // another process was first
                 // Perhaps only the answer is lost, and it leads already: given up, nobody could lead for one lease.
-                Err(Halt::Store(error)) if error.is_transient() && lead.renewed.elapsed() < lead.deploy.pace.lease => {
+                Err(Halt::Store(error))
+                    if error.is_transient() && lead.renewed.elapsed() < lead.deploy.pace.lease =>
+                {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(Halt::Store(error)) => return Err(error),
@@ -206,7 +214,7 @@ impl<'s> Lead<'s> {
     /// Looks at the tier, and keeps the lease.
     pub(super) async fn look(&mut self) -> Result<TierFacts, Halt> {
         if self.wake.is_none() {
-            self.wake = self.store.subscribe(&self.deploy.tier).await.ok();
+            self.wake = self.store.subscribe(&self.deploy.tier).await.ok().map(Mutex::new);
         }
         let facts = TierFacts::gather(self.store, &self.deploy.tier, Some(&self.deploy.to)).await?;
         self.clock = (facts.now, instant());
@@ -220,7 +228,7 @@ impl<'s> Lead<'s> {
     pub(super) async fn pause(&mut self) {
         tokio::time::sleep(PAUSE).await; // wake-ups of a busy tier come without end
         match &mut self.wake {
-            Some(wake) => drop(wake.woken(LOOK - PAUSE).await),
+            Some(wake) => drop(wake.get_mut().woken(LOOK - PAUSE).await),
             None => tokio::time::sleep(LOOK - PAUSE).await,
         }
     }
@@ -242,7 +250,8 @@ impl<'s> Lead<'s> {
             }
             Next::End(outcome, why) => {
                 self.deploy.note(now, Some(outcome == Outcome::Committed), why.clone());
-                (self.deploy.outcome, self.deploy.ended, self.deploy.why) = (Some(outcome), Some(now), Some(why));
+                (self.deploy.outcome, self.deploy.ended, self.deploy.why) =
+                    (Some(outcome), Some(now), Some(why));
                 Ok(())
             }
         }
@@ -255,7 +264,8 @@ impl<'s> Lead<'s> {
 
     /// How far the release has come, on its own record, if it has one.
     pub(super) async fn mark(&self, state: ReleaseState) -> Result<(), Halt> {
-        let (now, guilty, by) = (self.deploy.ended.unwrap_or(self.now()), self.guilty, self.deploy.by.clone());
+        let (now, guilty, by) =
+            (self.deploy.ended.unwrap_or(self.now()), self.guilty, self.deploy.by.clone());
         let why = format!("deploy {}", self.deploy.id);
         let change = |record: &mut ReleaseRecord| {
             record.state = match state {

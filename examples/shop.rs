@@ -42,7 +42,8 @@ struct Faults {
 
 impl Faults {
     fn of(&self, kind: &str) -> impl Iterator<Item = (&str, &str)> {
-        let here = self.words.split_whitespace().filter_map(move |word| word.strip_prefix(kind)?.strip_prefix('='));
+        let here =
+            self.words.split_whitespace().filter_map(move |word| word.strip_prefix(kind)?.strip_prefix('='));
         here.map(|what| what.split_once(':').unwrap_or((what, "")))
     }
 

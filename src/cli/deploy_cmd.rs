@@ -391,7 +391,10 @@ fn ended(ctx: &Context, deploy: &Deploy) -> CliResult {
         }
         Outcome::Environment => format!("{} held: both releases fail in the same way", deploy.id),
         Outcome::Undecided => {
-            format!("{} held without enough evidence, as asked: {} is active, and not verified", deploy.id, deploy.to)
+            format!(
+                "{} held without enough evidence, as asked: {} is active, and not verified",
+                deploy.id, deploy.to
+            )
         }
         Outcome::Aborted => format!("{} aborted. Nothing changed: {from} is active", deploy.id),
         Outcome::Superseded => format!("{} superseded: somebody else switched the tier", deploy.id),

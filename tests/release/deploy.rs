@@ -206,7 +206,10 @@ async fn what_was_agreed_to_must_still_be_so_and_one_deploys_at_a_time(engine: E
     let agreed = plan(&shop);
     assert_eq!(plan(&shop), agreed, "nothing has changed");
     shop.starts("r3", "").await;
-    let racing = [shop.deploying("r2", &["--plan", &agreed, "--verify", "3s"]), shop.deploying("r3", &["--verify", "3s"])];
+    let racing = [
+        shop.deploying("r2", &["--plan", &agreed, "--verify", "3s"]),
+        shop.deploying("r3", &["--verify", "3s"]),
+    ];
     // The first one asks for another window than was agreed to.
     let ends = racing.map(Running::ended);
     assert_eq!(ends.each_ref().map(|run| run.code), [9, 0], "{ends:?}");
@@ -226,7 +229,11 @@ async fn what_was_agreed_to_must_still_be_so_and_one_deploys_at_a_time(engine: E
 async fn what_is_silent_dead_or_half_bad_never_becomes_active(engine: Engine) {
     let mut shop = Shop::open(engine).await;
     let before = shop.activation().await;
-    let bad = [("r2", "mail=silent", "receipt"), ("r3", "mail=fail:60", "shop.mail"), ("r4", "boot=panic", "0/1 workers")];
+    let bad = [
+        ("r2", "mail=silent", "receipt"),
+        ("r3", "mail=fail:60", "shop.mail"),
+        ("r4", "boot=panic", "0/1 workers"),
+    ];
     for (name, faults, why) in bad {
         shop.starts(name, faults).await;
         let run = shop.deploy(name, &["--timeout", "8s"]).exits(3);

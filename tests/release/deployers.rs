@@ -19,6 +19,7 @@ use super::shop::Shop;
 use crate::both::Engine;
 use crate::chaos::kit::until;
 use crate::cli::sandbox::{Run, Running};
+use crate::redis::proxy::Proxy;
 
 /// Everything that a deploy asks for, so that it is over soon.
 fn wishes(verify: Duration) -> Wishes {
@@ -186,12 +187,16 @@ async fn a_killed_deployer_leaves_one_release_or_the_other_and_a_resume_ends_it(
         let reverted = lines.last().filter(|line| line.event == "activation.reverted");
         let after = reverted.map(|line| {
             let detail: serde_json::Value = serde_json::from_str(&line.detail).unwrap();
-            let by: sluicegate::clock::Timestamp = serde_json::from_value(detail["from"]["confirm_by"].clone()).unwrap();
+            let by: sluicegate::clock::Timestamp =
+                serde_json::from_value(detail["from"]["confirm_by"].clone()).unwrap();
             line.at.since(by)
         });
         let active = shop.active().await;
         let run = resume(&shop);
-        println!("{engine:?}: killed at {point}: {active}, reverted {after:?} after the deadline; resumed: exit {}", run.code);
+        println!(
+            "{engine:?}: killed at {point}: {active}, reverted {after:?} after the deadline; resumed: exit {}",
+            run.code
+        );
         // Reverted stays reverted; before the switch and after the commit the next one goes on.
         let expected = if after.is_some() { (5, from) } else { (0, to) };
         assert_eq!((run.code, shop.active().await.as_str()), expected, "{point}: {run:?}");
@@ -229,6 +234,50 @@ async fn a_deployer_that_stood_still_changes_nothing_any_more(engine: Engine) {
     assert_eq!(shop.store.ledger_end(&tier()).await.unwrap(), lines, "it did nothing");
 }
 
+/// The same on a real wire, and with everything that the program asks before it begins.
+#[tokio::test]
+async fn a_deploy_outlasts_lost_answers_of_a_server() {
+    let mut shop = Shop::open(Engine::Redis).await;
+    shop.starts("r2", "").await;
+    let proxy = Proxy::before(shop.sandbox.server.as_ref().unwrap());
+    // All of them by hand: `SLUICEGATE_LOST=1`, 1, 2, 3, … until a deploy needs no more.
+    let step: u32 = std::env::var("SLUICEGATE_LOST").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
+    let mut refused = 0;
+    for nth in (1..).step_by(step as usize) {
+        let to = if shop.active().await == "r1" { "r2" } else { "r1" };
+        let (before, deploys) = (proxy.counts().dropped, events(&*shop.store, "deploy.ended").await.len());
+        proxy.drop_replies(nth);
+        let args =
+            ["deploy", to, "--workers", "1", "--verify", "0s", "--timeout", "60s", "--store", &proxy.url()];
+        let deployer = shop.sandbox.start(&args);
+        let mut ended = tokio::task::spawn_blocking(|| deployer.ended());
+        let run = tokio::select! {
+            _ = proxy.until(|now| now.dropped > before) => None,
+            run = &mut ended => Some(run.unwrap()),
+        };
+        proxy.heal();
+        let (lost, run) = match run {
+            Some(run) => (false, run),
+            None => (true, ended.await.unwrap()),
+        };
+        let latest = record::latest(&*shop.store, &tier()).await.unwrap().unwrap().deploy;
+        if run.code == 13 {
+            // Before it began: nothing was written, and it says so.
+            assert_eq!(events(&*shop.store, "deploy.ended").await.len(), deploys, "{run:?}");
+            assert!(latest.outcome.is_some() && shop.active().await != to, "{run:?} {latest:#?}");
+            refused += 1;
+            continue;
+        }
+        assert_eq!((run.code, latest.epoch), (0, 1), "reply {nth}: {run:?} {latest:#?}");
+        is_settled(&shop, &latest, Outcome::Committed).await;
+        if !lost {
+            println!("a deploy of less than {nth} replies; {refused} of those lost came before it began");
+            assert!(nth > 60, "a deploy of {nth} replies");
+            return;
+        }
+    }
+}
+
 // ---- races
 
 /// 1,000 races are run by hand: `SLUICEGATE_RACES=1000 cargo nextest run release::deployers`.
@@ -245,9 +294,7 @@ async fn of_many_who_begin_at_once_one_does_and_one_flips(engine: Engine) {
     }
     let (races, mut begun) = (races(), 0);
     for race in 0..races {
-        let rivals = stores.iter().enumerate().map(|(n, store)| {
-            Box::pin(rival(&**store, race, n))
-        });
+        let rivals = stores.iter().enumerate().map(|(n, store)| Box::pin(rival(&**store, race, n)));
         let (mut of_race, mut flipped) = (0, 0);
         for rival in futures_util::future::join_all(rivals).await {
             let (began, flips) = rival;
@@ -278,14 +325,16 @@ async fn rival(store: &dyn Store, race: u64, n: usize) -> (bool, bool) {
     let to = release(&format!("r{n}"));
     let first = Wishes { first: true, timeout: Duration::ZERO, ..wishes(Duration::ZERO) };
     let begun = match plan(&to, first, &facts, latest.as_ref(), None, &ada()) {
-        Ok(planned) => match record::begin(store, planned.deploy(&facts, &ada(), Some("rival"))).await.unwrap() {
-            Begun::Now(read) => {
-                let ended = advance(Lead::of(store, read).unwrap()).await.unwrap();
-                assert_eq!(ended.outcome, Some(Outcome::Rejected), "{ended:#?}");
-                true
+        Ok(planned) => {
+            match record::begin(store, planned.deploy(&facts, &ada(), Some("rival"))).await.unwrap() {
+                Begun::Now(read) => {
+                    let ended = advance(Lead::of(store, read).unwrap()).await.unwrap();
+                    assert_eq!(ended.outcome, Some(Outcome::Rejected), "{ended:#?}");
+                    true
+                }
+                Begun::Busy(_) => false,
             }
-            Begun::Busy(_) => false,
-        },
+        }
         Err(_) => false,
     };
     let flip = Flip {

@@ -49,7 +49,11 @@ impl Shop {
         let mut shop = Self::closed(engine).await;
         shop.starts("r1", faults).await;
         let first = shop.deploy("r1", &["--first"]).exits(0);
-        assert_eq!((first.out.contains("committed"), shop.active().await.as_str()), (true, "r1"), "{first:?}");
+        assert_eq!(
+            (first.out.contains("committed"), shop.active().await.as_str()),
+            (true, "r1"),
+            "{first:?}"
+        );
         shop
     }
 
@@ -127,7 +131,11 @@ impl Shop {
         let told = lines.iter().filter(of).map(|line| {
             let detail: Value = serde_json::from_str(&line.detail).unwrap();
             let to = &detail["to"];
-            (line.event.clone(), to["generation"].as_u64().unwrap(), to["release"].as_str().unwrap().to_owned())
+            (
+                line.event.clone(),
+                to["generation"].as_u64().unwrap(),
+                to["release"].as_str().unwrap().to_owned(),
+            )
         });
         told.collect()
     }

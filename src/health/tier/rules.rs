@@ -175,7 +175,8 @@ impl TierVerdict {
     #[must_use]
     pub fn without(mut self, known_better: impl Fn(&str, &str) -> bool) -> Self {
         let before = self.checks.len();
-        self.checks.retain(|check| !known_better(check.key, check.component_id.as_deref().unwrap_or_default()));
+        self.checks
+            .retain(|check| !known_better(check.key, check.component_id.as_deref().unwrap_or_default()));
         if self.checks.len() < before {
             let (worst, decision, terminal) = worst(&self.checks);
             (self.decision, self.terminal) = (decision, terminal);

@@ -30,7 +30,10 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
                     && change.event == "activation.flipped"
             };
             if let Some(change) = facts.history.iter().find(ours) {
-                let said = format!("generation {} was switched to, and is not active any more", change.to.generation);
+                let said = format!(
+                    "generation {} was switched to, and is not active any more",
+                    change.to.generation
+                );
                 lead.deploy.installed = Some(change.to.clone());
                 return Ok(Next::Step(Step::Verify, said));
             }

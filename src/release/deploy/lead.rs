@@ -80,8 +80,11 @@ impl<'s> Lead<'s> {
         if deploy.is_led(now) {
             return Ok(None);
         }
-        let me =
-            Controller { name: name.to_owned(), nonce: Nonce::new().to_string(), until: now.plus(deploy.pace.lease) };
+        let me = Controller {
+            name: name.to_owned(),
+            nonce: Nonce::new().to_string(),
+            until: now.plus(deploy.pace.lease),
+        };
         let before = deploy.controller.clone();
         let mut lead = Self {
             store,
@@ -106,7 +109,9 @@ impl<'s> Lead<'s> {
                 Ok(()) => return Ok(Some(lead)),
                 Err(Halt::Fenced(_)) => return Ok(None), // another process was first
                 // Perhaps only the answer is lost, and it leads already: given up, nobody could lead for one lease.
-                Err(Halt::Store(error)) if error.is_transient() && lead.renewed.elapsed() < lead.deploy.pace.lease => {
+                Err(Halt::Store(error))
+                    if error.is_transient() && lead.renewed.elapsed() < lead.deploy.pace.lease =>
+                {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(Halt::Store(error)) => return Err(error),
@@ -242,7 +247,8 @@ impl<'s> Lead<'s> {
             }
             Next::End(outcome, why) => {
                 self.deploy.note(now, Some(outcome == Outcome::Committed), why.clone());
-                (self.deploy.outcome, self.deploy.ended, self.deploy.why) = (Some(outcome), Some(now), Some(why));
+                (self.deploy.outcome, self.deploy.ended, self.deploy.why) =
+                    (Some(outcome), Some(now), Some(why));
                 Ok(())
             }
         }
@@ -255,7 +261,8 @@ impl<'s> Lead<'s> {
 
     /// How far the release has come, on its own record, if it has one.
     pub(super) async fn mark(&self, state: ReleaseState) -> Result<(), Halt> {
-        let (now, guilty, by) = (self.deploy.ended.unwrap_or(self.now()), self.guilty, self.deploy.by.clone());
+        let (now, guilty, by) =
+            (self.deploy.ended.unwrap_or(self.now()), self.guilty, self.deploy.by.clone());
         let why = format!("deploy {}", self.deploy.id);
         let change = |record: &mut ReleaseRecord| {
             record.state = match state {

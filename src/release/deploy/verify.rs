@@ -8,8 +8,8 @@ use crate::clock::{human, instant};
 use crate::health::tier::checks::{KINDS, OUTCOMES};
 use crate::health::tier::wait::Patience;
 use crate::health::tier::{Decision, GateAsk, MinActive, judge};
-use crate::release::evidence::Decision as Shown;
 use crate::names::Kind;
+use crate::release::evidence::Decision as Shown;
 use crate::release::rollback;
 use crate::store::Flipped;
 

@@ -115,7 +115,7 @@ async fn whoever_goes_on_comes_to_the_end_of_a_bad_deploy(engine: Engine) {
         assert!(ended.why.as_ref().is_some_and(|why| why.contains("the label desk is closed")), "{ended:#?}");
         assert!(shop.record("r2").await.quarantine.is_some(), "after {of:?} {nth}");
     }
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
 }
 
 /// The answer to each write is lost once: the same process goes on as if nothing had happened.
@@ -205,7 +205,7 @@ async fn a_killed_deployer_leaves_one_release_or_the_other_and_a_resume_ends_it(
         shop.works().await;
         shop.has_one_flip_a_generation().await;
     }
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
 }
 
 /// It wakes up in the belief that it still leads.

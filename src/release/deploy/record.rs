@@ -450,5 +450,5 @@ async fn tell(store: &dyn Store, deploy: &Deploy) -> Result<(), StoreError> {
 /// Whether a line of the ledger is about this deploy.
 fn is_of(detail: &str, id: &str) -> bool {
     let detail: Result<serde_json::Value, _> = serde_json::from_str(detail);
-    detail.is_ok_and(|detail| detail["deploy"] == id)
+    detail.is_ok_and(|detail| detail.get("deploy").is_some_and(|of| of == id))
 }

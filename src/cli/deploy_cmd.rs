@@ -290,9 +290,8 @@ fn headline(ctx: &Context, deploy: &Deploy) -> Result<(), CliError> {
 /// well; but this one has lost it, whatever comes of it.
 async fn led(ctx: &Context, store: &Arc<dyn Store>, tier: &Tier, lead: Lead<'_>) -> CliResult {
     let (id, seen) = (lead.deploy().id.clone(), lead.deploy().journal.len().saturating_sub(1) as u64);
-    let watching = watch(ctx, &**store, tier, &id, seen);
-    let leading = advance(lead);
-    tokio::pin!(watching, leading);
+    let mut watching = Box::pin(watch(ctx, &**store, tier, &id, seen));
+    let mut leading = Box::pin(advance(lead));
     // What is shown last is not the last that is done: the ledger is told after it.
     let (shown, halted) = tokio::select! {
         ended = &mut watching => (Some(ended), leading.await),

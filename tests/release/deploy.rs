@@ -21,7 +21,7 @@ async fn a_first_release_says_so_and_a_good_one_follows_while_jobs_flow(engine: 
     let run = shop.deploy("r2", &[]).exits(0).tells("d-2 committed");
     println!("{}", run.out);
     assert_eq!(shop.active().await, "r2");
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
     shop.has_one_flip_a_generation().await;
     assert_eq!(shop.record("r2").await.state, ReleaseState::Verified);
     shop.deploy("r2", &[]).exits(0).tells("no change");
@@ -37,7 +37,7 @@ async fn failing_canaries_reject_a_release_and_nothing_changes(engine: Engine) {
     println!("{}", run.out);
     assert!(run.out.contains("shop.mail") && run.out.contains("the mail desk is closed"), "{run:?}");
     assert_eq!(shop.activation().await, before, "nothing was changed");
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
     let record = shop.record("r2").await;
     assert_eq!((record.state, record.quarantine.is_some()), (ReleaseState::Rejected, true));
     // It failed by evidence: not again without a word.
@@ -55,7 +55,7 @@ async fn what_fails_only_after_the_switch_is_rolled_back(engine: Engine) {
     println!("{}", run.out);
     assert!(run.out.contains("the label desk is closed"), "{run:?}");
     assert_eq!(shop.active().await, "r1");
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
     shop.has_one_flip_a_generation().await;
     let record = shop.record("r2").await;
     assert_eq!((record.state, record.quarantine.is_some()), (ReleaseState::RolledBack, true));
@@ -132,7 +132,7 @@ async fn what_fails_on_both_releases_is_held_and_not_rolled_back(engine: Engine)
     let record = shop.record("r3").await;
     assert!(record.quarantine.is_none() && record.verified_at.is_none(), "{record:?}");
     std::fs::remove_file(&down).unwrap();
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
     shop.has_one_flip_a_generation().await;
 }
 
@@ -192,7 +192,7 @@ async fn a_person_rolls_back_or_aborts_under_a_deploy(engine: Engine) {
     assert!(deploying.ended().exits(5).out.contains("rolled back to r1 by"));
     assert_eq!(shop.active().await, "r1");
     shop.deploy("r2", &[]).exits(0);
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
     shop.has_one_flip_a_generation().await;
 }
 
@@ -262,7 +262,7 @@ async fn a_rollback_is_one_flip_to_a_warm_release_and_loses_nothing(engine: Engi
     let late = enqueue(&*shop.store, KINDS).await;
     shop.settles(&late).await;
     assert_eq!((decided.release.as_str(), decided.generation), ("r1", before.generation + 1));
-    let ids = flow.is_whole(&shop).await;
+    let ids = flow.lost_nothing(&shop).await;
     let mut first = None;
     for id in ids.into_iter().chain(late) {
         let job = shop.store.get(&tier(), id).await.unwrap().unwrap();

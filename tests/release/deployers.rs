@@ -19,6 +19,7 @@ use super::shop::Shop;
 use crate::both::Engine;
 use crate::chaos::kit::until;
 use crate::cli::sandbox::{Run, Running};
+use crate::redis::proxy::Proxy;
 
 /// Everything that a deploy asks for, so that it is over soon.
 fn wishes(verify: Duration) -> Wishes {
@@ -114,7 +115,7 @@ async fn whoever_goes_on_comes_to_the_end_of_a_bad_deploy(engine: Engine) {
         assert!(ended.why.as_ref().is_some_and(|why| why.contains("the label desk is closed")), "{ended:#?}");
         assert!(shop.record("r2").await.quarantine.is_some(), "after {of:?} {nth}");
     }
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
 }
 
 /// The answer to each write is lost once: the same process goes on as if nothing had happened.
@@ -204,7 +205,7 @@ async fn a_killed_deployer_leaves_one_release_or_the_other_and_a_resume_ends_it(
         shop.works().await;
         shop.has_one_flip_a_generation().await;
     }
-    flow.is_whole(&shop).await;
+    flow.lost_nothing(&shop).await;
 }
 
 /// It wakes up in the belief that it still leads.
@@ -231,6 +232,50 @@ async fn a_deployer_that_stood_still_changes_nothing_any_more(engine: Engine) {
     println!("{}", run.err);
     assert_eq!(shop.activation().await, active);
     assert_eq!(shop.store.ledger_end(&tier()).await.unwrap(), lines, "it did nothing");
+}
+
+/// The same on a real wire, and with everything that the program asks before it begins.
+#[tokio::test]
+async fn a_deploy_outlasts_lost_answers_of_a_server() {
+    let mut shop = Shop::open(Engine::Redis).await;
+    shop.starts("r2", "").await;
+    let proxy = Proxy::before(shop.sandbox.server.as_ref().unwrap());
+    // All of them by hand: `SLUICEGATE_LOST=1`, 1, 2, 3, … until a deploy needs no more.
+    let step: u32 = std::env::var("SLUICEGATE_LOST").ok().and_then(|text| text.parse().ok()).unwrap_or(11);
+    let mut refused = 0;
+    for nth in (1..).step_by(step as usize) {
+        let to = if shop.active().await == "r1" { "r2" } else { "r1" };
+        let (before, deploys) = (proxy.counts().dropped, events(&*shop.store, "deploy.ended").await.len());
+        proxy.drop_replies(nth);
+        let args =
+            ["deploy", to, "--workers", "1", "--verify", "0s", "--timeout", "60s", "--store", &proxy.url()];
+        let deployer = shop.sandbox.start(&args);
+        let mut ended = tokio::task::spawn_blocking(|| deployer.ended());
+        let run = tokio::select! {
+            _ = proxy.until(|now| now.dropped > before) => None,
+            run = &mut ended => Some(run.unwrap()),
+        };
+        proxy.heal();
+        let (lost, run) = match run {
+            Some(run) => (false, run),
+            None => (true, ended.await.unwrap()),
+        };
+        let latest = record::latest(&*shop.store, &tier()).await.unwrap().unwrap().deploy;
+        if run.code == 13 {
+            // Before it began: nothing was written, and it says so.
+            assert_eq!(events(&*shop.store, "deploy.ended").await.len(), deploys, "{run:?}");
+            assert!(latest.outcome.is_some() && shop.active().await != to, "{run:?} {latest:#?}");
+            refused += 1;
+            continue;
+        }
+        assert_eq!((run.code, latest.epoch), (0, 1), "reply {nth}: {run:?} {latest:#?}");
+        is_settled(&shop, &latest, Outcome::Committed).await;
+        if !lost {
+            println!("a deploy of less than {nth} replies; {refused} of those lost came before it began");
+            assert!(nth > 60, "a deploy of {nth} replies");
+            return;
+        }
+    }
 }
 
 // ---- races

@@ -212,7 +212,7 @@ impl Flow {
     }
 
     /// Ends it, and wants every single one to be completed.
-    pub(super) async fn is_whole(self, shop: &Shop) -> Vec<JobId> {
+    pub(super) async fn lost_nothing(self, shop: &Shop) -> Vec<JobId> {
         self.stop.store(true, Ordering::Relaxed);
         let ids = self.thread.join().unwrap();
         let took = self.began.elapsed();

@@ -10,7 +10,7 @@ use crate::clock::{human, instant};
 use crate::health::tier::rules::{is_simulated, proven};
 use crate::health::tier::{Change, TierFacts};
 use crate::names::{Release, Tier};
-use crate::store::{Actor, Flip, Flipped, Seen, Store, StoreError};
+use crate::store::{Actor, FaultCode, Flip, Flipped, Seen, Store, StoreError};
 
 /// The longest pause between two looks at the workers. A change of the activation wakes earlier; that a worker has become
 /// active wakes nobody.
@@ -179,8 +179,11 @@ fn is_so_already(wish: &Wish, current: &Activation) -> bool {
 
 fn flip(wish: &Wish, facts: &TierFacts) -> Result<Flip, Refusal> {
     // A store that lost its memory would begin at 1 again, which workers that have seen more do not believe.
-    let seen = facts.workers.iter().map(|seen| seen.presence.generation).max().unwrap_or(0);
-    let least = if facts.activation.is_none() { seen + 1 } else { 0 };
+    let went_back = |seen: &&Seen| {
+        seen.presence.fault.as_ref().is_some_and(|fault| fault.code == FaultCode::StoreWentBack)
+    };
+    let seen = facts.workers.iter().filter(went_back).map(|seen| seen.presence.generation).max();
+    let least = seen.map_or(0, |seen| seen + 1);
     let mut flip = Flip { least, ..Flip::committed(wish.release.clone()) };
     if let Some(within) = wish.provisional {
         let current = facts.activation.as_ref();

@@ -184,8 +184,60 @@ fn what_nobody_confirms_reverts_by_itself(engine: Engine) {
     assert!(sandbox.run(&["events"]).out.contains("activation.reverted"));
 }
 
+/// Nobody who works is seen, so nothing is called done: neither again, nor committed, nor gone back to.
+async fn nothing_is_done_before_it_was_seen(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let store = store(&sandbox).await;
+    let mut old = Hand::join(&store, "w-1", "r1", W::Active).await;
+    flip(&*store, None, "r1").await;
+    let mut new = Hand::join(&store, "w-2", "r2", W::Inactive).await;
+    sandbox.run(&["activate", "r2", "--provisional", "10m", "--timeout", "200ms"]).exits(124);
+    let again = sandbox.run(&["activate", "r2", "--timeout", "200ms"]).exits(9);
+    assert!(again.err.contains("active provisionally") && again.err.contains("--confirm"), "{again:?}");
+    new.hook_fails().await;
+    sandbox.run(&["activate", "r2", "--confirm"]).exits(3).says("w-2 is ACTIVATION_HOOK_FAILED");
+    let standing = store.activation(&Tier::default()).await.unwrap().unwrap();
+    assert_eq!(standing.mode, sluicegate::activation::Mode::Provisional);
+    // What nobody has confirmed is no way back for the next one.
+    let _third = Hand::join(&store, "w-3", "r3", W::Inactive).await;
+    let next = sandbox.run(&["activate", "r3", "--provisional", "10m", "--no-wait"]).exits(0);
+    assert!(next.out.contains("provisional: reverts to r1"), "{next:?}");
+    old.becomes(W::Inactive).await;
+    // The same again is not done because it was asked for before.
+    sandbox.run(&["activate", "r1", "--no-wait"]).exits(0);
+    sandbox.run(&["activate", "r1", "--timeout", "200ms"]).exits(124);
+    old.becomes(W::Active).await;
+    sandbox.run(&["activate", "r1"]).exits(0);
+}
+
+/// The store came back empty: what was in charge goes on, above every generation that was seen, and nobody else takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_goes_on_when_its_redis_came_back_empty() {
+    let sandbox = Sandbox::on(Engine::Redis);
+    sandbox.run(&["job", "enqueue", "echo"]).exits(0);
+    let _first = sandbox.work(&["--name", "w-1", "--release", "r1"]);
+    sandbox.run(&["gate", "wait", "--release", "r1", "--timeout", "2s"]);
+    for release in ["r1", "r2", "r1"] {
+        sandbox.run(&["activate", release, "--force", "--no-wait"]).exits(0);
+    }
+    sandbox.run(&["gate", "wait", "--release", "r1", "--timeout", "60s"]).exits(0);
+    let _nameless = sandbox.work(&["--name", "w-0"]);
+    let joined = |_: &u32| sandbox.run(&["worker", "show", "w-0"]).out.contains("inactive");
+    (0..3_000).find(joined).expect("it stands by");
+    sandbox.server.as_ref().unwrap().cli(&["FLUSHALL"]).await;
+    let back = |_: &u32| {
+        let run = sandbox.run(&["gate", "check", "--release", "r1"]);
+        run.code == 0 && run.out.contains("generation 4")
+    };
+    (0..3_000).find(back).expect("r1 is active again, at a generation that nobody has seen");
+    let done = sandbox.run(&["job", "enqueue", "echo", "--wait", "--timeout", "30s"]).exits(0);
+    assert!(done.out.contains("w-1 (r1)"), "{done:?}");
+    assert!(sandbox.run(&["events"]).exits(0).out.contains("has no activation any more"));
+}
+
 on_both! {
     #[tokio::test] async:
+        nothing_is_done_before_it_was_seen
         it_waits_until_a_worker_is_active_and_says_how_long_that_took
         what_nobody_proved_is_refused_and_nothing_is_changed
         a_script_names_the_generation_it_expects

@@ -80,6 +80,21 @@ fn a_job_runtime_that_is_blocked(engine: Engine) {
     tier.green();
 }
 
+/// One handler that blocks its thread takes neither the claims nor the other jobs with it.
+fn a_handler_that_blocks_one_thread_holds_up_nobody_else(engine: Engine) {
+    let tier = Tier::on(engine);
+    let well = tier.sandbox.path("well");
+    let args = serde_json::json!({ "until": well }).to_string();
+    tier.sandbox.run(&["job", "enqueue", "unwell.block", &args]).exits(0);
+    let busy = |_: &u32| tier.sandbox.run(&["worker", "list", "--json"]).json()[0]["busy"] == 1;
+    (0..3_000).find(busy).expect("it is blocked");
+    for _ in 0..6 {
+        tier.sandbox.run(&["job", "enqueue", "echo", "--wait", "--timeout", "20s"]).exits(0);
+    }
+    tier.check().exits(0);
+    std::fs::write(well, "").unwrap();
+}
+
 fn slots_that_are_all_stuck(engine: Engine) {
     let tier = Tier::on(engine);
     let well = tier.eight("unwell.deaf");
@@ -150,5 +165,6 @@ fn a_file_that_is_locked() {
 on_both! {
     #[test] fn:
         a_job_runtime_that_is_blocked
+        a_handler_that_blocks_one_thread_holds_up_nobody_else
         slots_that_are_all_stuck;
 }

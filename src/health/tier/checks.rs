@@ -293,39 +293,6 @@ pub(super) fn forgotten(crew: &Crew<'_>) -> Option<TierCheck> {
     })
 }
 
-/// Jobs that all fail are no progress: whatever the number of workers, this is the release.
-pub(super) fn outcomes(crew: &Crew<'_>) -> Vec<TierCheck> {
-    const KEY: &str = "outcomes:firstAttempts";
-    let now = crew.facts.now;
-    let mut kinds: BTreeMap<&Kind, (u64, u64, &crate::store::Failing)> = BTreeMap::new();
-    for failing in crew.here().flat_map(|member| &member.presence().failing) {
-        let entry = kinds.entry(&failing.kind).or_insert((0, 0, failing));
-        (entry.0, entry.1) = (entry.0 + failing.failed, entry.1 + failing.attempts);
-        if failing.since < entry.2.since {
-            entry.2 = failing;
-        }
-    }
-    if kinds.is_empty() {
-        return vec![TierCheck::pass(KEY, now, 0).unit("kinds")];
-    }
-    let check = |(kind, (failed, attempts, first)): (&Kind, (u64, u64, &crate::store::Failing))| {
-        let mut check =
-            TierCheck::pass(KEY, now, share(failed, attempts)).unit("ratio").of(format!("kind/{kind}"));
-        (check.limit, check.since) = (Some(json!(first.baseline)), Some(first.since));
-        let output = format!(
-            "jobs of kind `{kind}` fail on {} since {}: {}",
-            crew.ask.release, first.since, first.error
-        );
-        check.bad(Mark::Final, output, format!("sluicegate job list --kind {kind} --state retryable"))
-    };
-    kinds.into_iter().map(check).collect()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a share")]
-fn share(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
-}
-
 /// Each queue that was asked for is served.
 pub(super) fn queues_served(crew: &Crew<'_>) -> Vec<TierCheck> {
     const KEY: &str = "queues:served";

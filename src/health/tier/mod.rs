@@ -23,6 +23,7 @@ mod checks;
 mod crew;
 pub mod doctor;
 pub mod facts;
+mod outcomes;
 pub mod rules;
 pub mod simulate;
 #[cfg(test)]
@@ -32,7 +33,7 @@ pub mod wait;
 
 pub use all::{AllAsk, AllVerdict, look_all};
 pub use ask::{GateAsk, MinActive};
-pub use facts::{Change, TierFacts, ledger_tail};
+pub use facts::{Change, TierFacts, Unread, ledger_tail};
 pub use rules::judge;
 pub use verdict::{Decision, TierCheck, TierVerdict};
 

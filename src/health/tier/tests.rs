@@ -116,6 +116,7 @@ fn tier() -> TierFacts {
         workers,
         queues: Vec::new(),
         held: Vec::new(),
+        unread: Vec::new(),
         history: vec![
             change(Some(activation("r1", 41)), activation("r2", 42)),
             change(None, activation("r1", 41)),
@@ -183,6 +184,19 @@ fn made_up() -> TierFacts {
 fn full_disk() -> TierFacts {
     let error = StoreError::new("probe", "sqlite:/jobs.db", ErrorKind::Full, "disk full");
     TierFacts { unwritable: Some(error), ..tier() }
+}
+
+/// Jobs of a kind that all workers know, and that this release cannot read.
+fn unread(of: &str, jobs: u64, completed: Option<Duration>) -> TierFacts {
+    let unread = Unread {
+        kind: Kind::new("echo").unwrap(),
+        release: release(of),
+        jobs,
+        last: NOW.minus(s(60)),
+        reason: "missing field `url`".into(),
+        completed: completed.map(|ago| NOW.minus(ago)),
+    };
+    TierFacts { unread: vec![unread], ..tier() }
 }
 
 type Row = (&'static str, TierFacts, fn(&mut GateAsk), Decision, &'static str);
@@ -307,6 +321,21 @@ fn green() -> Vec<Row> {
         ),
         ("a late queue, when nobody asks", jobs(all(working), vec![backlog(s(90))]), default, Pass, "3/3"),
         ("every queue is served", tier(), |ask| ask.queues = vec![Queue::default()], Pass, "3/3"),
+        (
+            "some jobs that cannot be read, and others of the kind are done",
+            unread("r2", 6, Some(s(30))),
+            default,
+            Pass,
+            "warning: 6 jobs of kind `echo` are parked",
+        ),
+        (
+            "one job that cannot be read",
+            unread("r2", 1, None),
+            default,
+            Pass,
+            "warning: 1 jobs of kind `echo`",
+        ),
+        ("jobs that another release could not read", unread("r1", 6, None), default, Pass, "3/3 active"),
         (
             "no way back",
             workers(vec![worker("w-1", "r2", W::Active)]),
@@ -529,6 +558,13 @@ fn red() -> Vec<Row> {
             default,
             Fail,
             "kind `x`",
+        ),
+        (
+            "no job of a kind can be read",
+            unread("r2", 6, Some(s(90))),
+            default,
+            Fail,
+            "6 jobs of kind `echo` are parked, r2 cannot read them, and none was done since: missing field `url`",
         ),
         (
             "a queue that was asked for",

@@ -8,6 +8,8 @@ use super::crew::Crew;
 use super::facts::Unread;
 use super::verdict::{Mark, TierCheck};
 use crate::names::{Kind, shown_long};
+use crate::store::Trend;
+use crate::worker::baseline::fail_together;
 
 /// So many jobs that cannot be read, and none that was done since, are no single bad job: as many as it takes failures of
 /// a kind that is hardly known.
@@ -25,7 +27,8 @@ pub(super) fn outcomes(crew: &Crew<'_>) -> Vec<TierCheck> {
             entry.2 = failing;
         }
     }
-    if kinds.is_empty() {
+    let mut together = together(crew, |kind| kinds.contains_key(kind));
+    if kinds.is_empty() && together.is_empty() {
         return vec![TierCheck::pass(KEY, now, 0).unit("kinds")];
     }
     let check = |(kind, (failed, attempts, first)): (&Kind, (u64, u64, &crate::store::Failing))| {
@@ -38,7 +41,38 @@ pub(super) fn outcomes(crew: &Crew<'_>) -> Vec<TierCheck> {
         );
         check.bad(Mark::Final, output, format!("sluicegate job list --kind {kind} --state retryable"))
     };
-    kinds.into_iter().map(check).collect()
+    let mut checks: Vec<TierCheck> = kinds.into_iter().map(check).collect();
+    checks.append(&mut together);
+    checks
+}
+
+/// Kinds that fail all over the crew, while no worker has seen enough of it alone.
+fn together(crew: &Crew<'_>, told: impl Fn(&Kind) -> bool) -> Vec<TierCheck> {
+    const KEY: &str = "outcomes:firstAttempts";
+    let mut kinds: BTreeMap<&Kind, (Vec<Trend>, Option<&str>)> = BTreeMap::new();
+    for tallies in crew.here().filter_map(|member| member.presence().tallies.as_ref()) {
+        for (kind, tally) in tallies.kinds.iter().filter(|(kind, _)| !told(kind)) {
+            let (trends, error) = kinds.entry(kind).or_default();
+            trends.push(tally.trend);
+            *error = error.or(tallies.errors.get(kind).map(String::as_str));
+        }
+    }
+    let check = |(kind, (trends, error)): (&Kind, (Vec<Trend>, Option<&str>))| {
+        let failing: Vec<&Trend> = trends.iter().filter(|trend| trend.score > 0).collect();
+        let sum = |of: fn(&Trend) -> u64| failing.iter().map(|trend| of(trend)).sum::<u64>();
+        let (failed, attempts) = (sum(|trend| trend.failed), sum(|trend| trend.attempts));
+        let output = format!(
+            "jobs of kind `{kind}` fail on {}, {failed} of {attempts} first attempts at {} workers: {}",
+            crew.ask.release,
+            failing.len(),
+            error.unwrap_or("its workers name no error")
+        );
+        TierCheck::pass(KEY, crew.facts.now, share(failed, attempts))
+            .unit("ratio")
+            .of(format!("kind/{kind}"))
+            .bad(Mark::Final, output, format!("sluicegate job list --kind {kind} --state retryable"))
+    };
+    kinds.into_iter().filter(|(_, (trends, _))| fail_together(trends)).map(check).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share")]

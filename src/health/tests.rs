@@ -452,7 +452,7 @@ fn only_queues_that_it_serves_are_slow_and_only_while_the_count_holds() -> Resul
     };
     let census = Census {
         queues: vec![count("fast", 5)?, count("mail", 78)?, count("none", 900)?, count("other", 900)?],
-        now: Timestamp::default(),
+        ..Census::default()
     };
     let slos = [(queue("fast")?, s(60)), (queue("mail")?, s(60)), (queue("other")?, s(60))];
     let (memory, at) = (Memory::new(None, slos.into()), crate::clock::instant());

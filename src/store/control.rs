@@ -94,7 +94,7 @@ pub enum Space {
     Deploy,
     /// Pauses and limits.
     Control,
-    /// Drains.
+    /// Which worker of a release said goodbye last, by release.
     Drain,
     /// What the handlers of canary jobs prove.
     Receipt,

@@ -370,6 +370,10 @@ pub enum Acted {
 pub struct Census {
     /// Per queue, by name.
     pub queues: Vec<QueueCensus>,
+    /// Scheduled and retryable jobs that are due, at most [`MAX_BATCH`](super::MAX_BATCH) of them: a sweep makes them available.
+    pub overdue: u64,
+    /// When the first scheduled or retryable job is due, or was (store time).
+    pub next_due: Option<Timestamp>,
     /// The store's time.
     pub now: Timestamp,
 }

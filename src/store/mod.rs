@@ -58,7 +58,7 @@ pub(crate) use effects::StoreEffects;
 pub use error::{ErrorKind, StoreError};
 pub(crate) use overwrite::overwrite;
 pub use presence::*;
-pub use tallies::{MAX_TALLIES, MAX_TALLY_ERRORS, Tallies, Tally};
+pub use tallies::{MAX_TALLIES, MAX_TALLY_ERRORS, Tallies, Tally, Trend};
 
 /// Most jobs that one call takes, settles, promotes or rescues.
 pub const MAX_BATCH: usize = 500;

@@ -12,6 +12,13 @@ use crate::names::{Kind, Queue, Release, WorkerName};
 
 /// A worker that said nothing for so long is stale: three beats.
 pub const STALE: Duration = Duration::from_secs(9);
+/// How the names of workers begin that `doctor --simulate` makes up. A judge does not miss them when they are gone, so no
+/// real worker may have such a name.
+pub const SIMULATED: &str = "simulated-";
+/// A worker remembers for so long when its process was replaced.
+pub const RESTARTS_KEPT: Duration = Duration::from_secs(600);
+/// Most of these times that it remembers: the last ones.
+pub const MAX_RESTARTS: usize = 8;
 
 /// What a worker says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +104,9 @@ pub struct Presence {
     /// How often a process took this name over from one that had not said goodbye.
     #[serde(default)]
     pub restarts: u32,
+    /// When that was, lately (store time), oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarted: Vec<Timestamp>,
     /// Where its probes listen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
@@ -144,6 +154,7 @@ impl Presence {
             completed: 0,
             failed: 0,
             restarts: 0,
+            restarted: Vec::new(),
             health: None,
             clock: Timestamp::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -152,6 +163,15 @@ impl Presence {
 }
 
 impl Presence {
+    /// Tells that this process takes the name over from another one, which did not say goodbye.
+    pub(crate) fn restarted_after(before: &Seen) -> Vec<Timestamp> {
+        let now = before.at.plus(before.age);
+        let recent = |at: &&Timestamp| now.since(**at) < RESTARTS_KEPT;
+        let mut all: Vec<Timestamp> = before.presence.restarted.iter().filter(recent).copied().collect();
+        all.push(now);
+        all.split_off(all.len().saturating_sub(MAX_RESTARTS))
+    }
+
     /// Whether it serves a queue.
     #[must_use]
     pub fn serves(&self, queue: &Queue) -> bool {

@@ -10,7 +10,7 @@ use crate::names::Kind;
 
 /// Most kinds that a worker names; the rest is told together. A beat is said every three seconds by every worker and
 /// read by every judge: it stays below 25 kB.
-pub const MAX_TALLIES: usize = 200;
+pub const MAX_TALLIES: usize = 180;
 /// Most of them whose last error is told.
 pub const MAX_TALLY_ERRORS: usize = 10;
 
@@ -35,7 +35,7 @@ pub struct Tallies {
 
 /// First attempts of one kind. Written as a list of its numbers, in this order; later versions may add to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "[u64; 6]", from = "Vec<u64>")]
+#[serde(into = "Vec<u64>", from = "Vec<u64>")]
 pub struct Tally {
     /// Succeeded.
     pub ok: u64,
@@ -49,6 +49,38 @@ pub struct Tally {
     pub canaries_passed: u64,
     /// Of these: failed.
     pub canaries_failed: u64,
+    /// Where the worker's own test of the kind stands.
+    pub trend: Trend,
+}
+
+/// Where a worker's test of "first attempts fail far above what is usual" stands, for whoever puts several together: a
+/// kind can fail all over a tier and stay below the limit of each worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trend {
+    /// The score, in hundredths; nothing speaks against the kind at zero.
+    pub score: u64,
+    /// Successes in a row, up to as many as end a score.
+    pub in_a_row: u64,
+    /// First attempts within about an hour.
+    pub recent: u64,
+    /// First attempts since the score was zero.
+    pub attempts: u64,
+    /// How many of them failed.
+    pub failed: u64,
+}
+
+impl From<Tally> for Vec<u64> {
+    fn from(tally: Tally) -> Self {
+        let mut numbers = <[u64; 6]>::from(tally).to_vec();
+        if tally.trend != Trend::default() {
+            let Trend { score, in_a_row, recent, attempts, failed } = tally.trend;
+            numbers.extend([score, in_a_row, recent]);
+            if score > 0 {
+                numbers.extend([attempts, failed]);
+            }
+        }
+        numbers
+    }
 }
 
 impl From<Tally> for [u64; 6] {
@@ -74,6 +106,7 @@ impl From<Vec<u64>> for Tally {
             recent_failed: at(3),
             canaries_passed: at(4),
             canaries_failed: at(5),
+            trend: Trend { score: at(6), in_a_row: at(7), recent: at(8), attempts: at(9), failed: at(10) },
         }
     }
 }
@@ -97,10 +130,11 @@ impl Tally {
         }
     }
 
-    /// With those of another.
+    /// With those of another; a trend is one worker's and one kind's.
     pub fn add(&mut self, other: &Self) {
         let (mine, theirs) = (<[u64; 6]>::from(*self), <[u64; 6]>::from(*other));
-        *self = mine.into_iter().zip(theirs).map(|(a, b)| a + b).collect::<Vec<_>>().into();
+        let sums: Vec<u64> = mine.into_iter().zip(theirs).map(|(a, b)| a + b).collect();
+        *self = Self { trend: self.trend, ..sums.into() };
     }
 }
 
@@ -122,7 +156,10 @@ mod tests {
     fn a_newer_or_older_list_of_numbers_is_read() {
         let tally: Tally = serde_json::from_str("[3,1]").expect("fewer");
         assert_eq!((tally.ok, tally.failed, tally.canaries_passed), (3, 1, 0));
-        let tally: Tally = serde_json::from_str("[3,1,3,1,2,0,99]").expect("more");
-        assert_eq!(serde_json::to_string(&tally).expect("JSON"), "[3,1,3,1,2,0]");
+        let tally: Tally = serde_json::from_str("[3,1,3,1,2,0,203,0,4,2,1,99]").expect("more");
+        assert_eq!(tally.trend, Trend { score: 203, in_a_row: 0, recent: 4, attempts: 2, failed: 1 });
+        assert_eq!(serde_json::to_string(&tally).expect("JSON"), "[3,1,3,1,2,0,203,0,4,2,1]");
+        let plain = Tally { trend: Trend::default(), ..tally };
+        assert_eq!(serde_json::to_string(&plain).expect("JSON"), "[3,1,3,1,2,0]");
     }
 }

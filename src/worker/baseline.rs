@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
 use crate::names::Kind;
-use crate::store::Failing;
+use crate::store::{Failing, Trend};
 
 /// What is taken for usual before anything is known.
 const UNKNOWN: f64 = 0.05;
@@ -30,6 +30,8 @@ const SUCCESSES: u32 = 10;
 /// …and so long without any first attempt: nothing is known any more.
 const SILENCE: Duration = Duration::from_secs(600);
 const HOUR: f64 = 3_600.0;
+/// Scores are told in these.
+const HUNDREDTHS: f64 = 100.0;
 
 /// What is known of one kind.
 #[derive(Debug)]
@@ -67,9 +69,9 @@ impl Default for Baseline {
 impl Baseline {
     /// Notes that so many first attempts in a row succeeded; `true` when it ceased to be failing by that.
     pub(super) fn succeeded(&mut self, times: u32, now: Instant, wall: Timestamp) -> bool {
-        let (before, usual, much) = self.begin(times, now, wall);
+        let (before, ..) = self.begin(times, now, wall);
         self.in_a_row = self.in_a_row.saturating_add(times);
-        self.score = (self.score + f64::from(times) * ((1.0 - much) / (1.0 - usual)).ln()).max(0.0);
+        self.score = (self.score + f64::from(times) * success()).max(0.0);
         if self.failing && (self.in_a_row >= SUCCESSES || self.score <= 0.0) {
             (self.failing, self.score) = (false, 0.0);
         }
@@ -82,7 +84,7 @@ impl Baseline {
         let (before, usual, much) = self.begin(1, now, wall);
         (self.failed, self.in_a_row) = (self.failed + 1, 0);
         error.clone_into(&mut self.error);
-        let limit = (HOURS_BETWEEN_FALSE_ALARMS * self.recent).ln().max(LEAST_LIMIT);
+        let limit = limit(self.recent);
         self.score = (self.score + (much / usual).ln()).min(limit);
         self.failing |= self.score >= limit;
         self.usual += self.weight() * (1.0 - self.usual);
@@ -114,6 +116,22 @@ impl Baseline {
         self.failing && self.at.is_some_and(|at| now.saturating_duration_since(at) < SILENCE)
     }
 
+    /// Where the test stands, for [`fail_together`].
+    pub(super) fn trend(&self, now: Instant) -> Trend {
+        let idle = self.at.map_or(SILENCE, |at| now.saturating_duration_since(at));
+        if idle >= SILENCE {
+            return Trend::default();
+        }
+        let whole = |number: f64| number.max(0.0) as u64;
+        Trend {
+            score: whole(self.score * HUNDREDTHS),
+            in_a_row: u64::from(self.in_a_row.min(SUCCESSES)),
+            recent: whole((self.recent * (-idle.as_secs_f64() / HOUR).exp()).ceil()),
+            attempts: self.attempts,
+            failed: self.failed,
+        }
+    }
+
     /// What to tell, while it fails.
     pub(super) fn failing(&self, kind: &Kind, now: Instant) -> Option<Failing> {
         self.is_failing(now).then(|| Failing {
@@ -127,9 +145,31 @@ impl Baseline {
     }
 }
 
+/// The score that it takes, after so many first attempts within the hour.
+fn limit(recent: f64) -> f64 {
+    (HOURS_BETWEEN_FALSE_ALARMS * recent).ln().max(LEAST_LIMIT)
+}
+
+/// What a success adds to a score: whatever is usual, `(1 - much) / (1 - usual)` is the same.
+fn success() -> f64 {
+    (1.0 - MUCH).ln()
+}
+
+/// The same test over several workers. The scores of those that count failures add up, as the ratios of independent
+/// attempts do; of those that do not, the last successes speak against it, or every worker with a single failure would be
+/// picked out of many that have none.
+pub(crate) fn fail_together(trends: &[Trend]) -> bool {
+    let score = |trend: &Trend| match trend.score {
+        0 => success() * trend.in_a_row as f64,
+        score => score as f64 / HUNDREDTHS,
+    };
+    let recent: u64 = trends.iter().map(|trend| trend.recent).sum();
+    trends.iter().map(score).sum::<f64>() >= limit(recent as f64)
+}
+
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     struct Run {
@@ -210,11 +250,45 @@ mod tests {
         assert!(run.until(0.9, true) < 100);
     }
 
+    /// Attempts of a crew: each goes to one of its workers.
+    fn crew(workers: usize, attempts: usize, share: f64, seed: u64) -> usize {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut all: Vec<Baseline> = std::iter::repeat_with(Baseline::default).take(workers).collect();
+        let (mut now, wall) = (crate::clock::instant(), Timestamp::from_ms(7));
+        let mut alarm = |_: &usize| {
+            now += Duration::from_millis(200);
+            let one = rng.usize(..workers);
+            if rng.f64() < share {
+                all[one].failed("no such host", now, wall);
+            } else {
+                all[one].succeeded(1, now, wall);
+            }
+            fail_together(&all.iter().map(|one| one.trend(now)).collect::<Vec<_>>())
+        };
+        (1..=attempts).find(|n| alarm(n)).unwrap_or(0)
+    }
+
+    #[test]
+    fn what_fails_all_over_a_crew_is_told_as_soon_as_in_one_worker() {
+        for workers in [1, 3, 8, 40] {
+            assert_eq!(crew(workers, 100, 1.0, 1), 3, "{workers} workers, and all fails");
+        }
+    }
+
+    #[test]
+    fn what_fails_now_and_then_all_over_a_crew_is_not_failing() {
+        for (workers, share) in [(2, 0.01), (2, 0.05), (3, 0.03), (8, 0.05), (40, 0.01), (40, 0.05)] {
+            assert_eq!(crew(workers, 50_000, share, 4), 0, "{workers} workers, {share}");
+        }
+    }
+
     #[test]
     fn after_ten_minutes_without_an_attempt_nothing_is_known() {
         let mut run = Run::new(SECOND);
         run.until(1.0, true);
+        assert!(fail_together(&[run.baseline.trend(run.now)]));
         run.now += SILENCE;
+        assert_eq!(run.baseline.trend(run.now), Trend::default());
         assert!(!run.fails());
         assert!(!run.attempt(true), "one failure after that is one failure");
     }

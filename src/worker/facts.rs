@@ -51,7 +51,8 @@ pub(super) fn gather(core: &Core) -> Facts {
     let (ticks, loop_age) = core.ticks(now_ms);
     let (failing, tallies) = {
         let outcomes = lock(&core.outcomes);
-        (outcomes.failing(clock::instant()), outcomes.tell())
+        let now = clock::instant();
+        (outcomes.failing(now), outcomes.tell(now))
     };
     let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let presence = Presence {
@@ -87,6 +88,7 @@ pub(super) fn gather(core: &Core) -> Facts {
         completed: core.completed.load(Relaxed),
         failed: core.failed.load(Relaxed),
         restarts: core.restarts.load(Relaxed),
+        restarted: core.restarted.get().cloned().unwrap_or_default(),
         health: core.options.health.clone(),
         clock: clock::wall(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

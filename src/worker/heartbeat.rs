@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::lease::{Cause, Lease, millis};
 use super::state::Core;
 use super::{Ended, facts, obey};
 use crate::activation::WorkerState;
-use crate::store::{Beat, ErrorKind, MAX_BATCH, Presence, Renewed, StoreError};
+use crate::store::{Beat, ErrorKind, MAX_BATCH, Presence, Renewed, Space, StoreError, overwrite};
 
 /// A job runtime that did not tick for so long is reported.
 const RUNTIME_STALLED: Duration = Duration::from_secs(5);
@@ -23,12 +24,18 @@ const COME_TO: Duration = Duration::from_secs(1);
 /// A stop says "stopped" to a store that is away for no longer than this.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
+/// The word that the last worker of a release leaves is kept for so long.
+const KEEP_GOODBYE: Duration = Duration::from_secs(30 * 86_400);
+
 /// The first beat: the worker is known to the store, or cannot start. Only that takes the name over from another process.
 pub(super) async fn register(core: &Core) -> Result<(), StoreError> {
     let tier = &core.options.tier;
     let before =
         core.store.workers(tier).await?.into_iter().find(|seen| seen.presence.worker == core.options.name);
-    core.restarts.store(before.map_or(0, |seen| seen.presence.restarts.saturating_add(1)), Relaxed);
+    if let Some(before) = before {
+        core.restarts.store(before.presence.restarts.saturating_add(1), Relaxed);
+        core.restarted.get_or_init(|| Presence::restarted_after(&before));
+    }
     let presence = Presence { joining: true, ..facts::gather(core).presence };
     if let Beat::Ok { now, control } = core.store.beat(tier, &presence).await? {
         core.store_said(now);
@@ -95,8 +102,22 @@ async fn beat(core: &Core) {
             () = calls => {}
         }
     }
-    if core.state_now() == WorkerState::Stopped && tokio::time::timeout(LAST_WORD, say(core)).await.is_err() {
-        tracing::debug!("the store did not hear that the worker stopped");
+    if core.state_now() == WorkerState::Stopped {
+        // Before its presence is gone, or a judge that asks in between finds nobody, and no reason.
+        tokio::time::timeout(LAST_WORD, goodbye(core)).await.ok();
+        if tokio::time::timeout(LAST_WORD, say(core)).await.is_err() {
+            tracing::debug!("the store did not hear that the worker stopped");
+        }
+    }
+}
+
+/// Leaves word for whoever asks why nobody of its release lives.
+async fn goodbye(core: &Core) {
+    let value = json!({ "worker": core.options.name }).to_string();
+    let (tier, key) = (&core.options.tier, core.release.as_str());
+    let left = overwrite(&*core.store, tier, Space::Drain, key, &value, Some(KEEP_GOODBYE)).await;
+    if let Err(error) = left {
+        tracing::debug!(%error, "the store did not hear why the worker is gone");
     }
 }
 

@@ -18,7 +18,7 @@
 //! - `conductor`: starts the parts, and ends them in order
 //! - [`facts`]: what it knows of itself, for health and status
 
-mod baseline;
+pub(crate) mod baseline;
 mod canary;
 mod claimer;
 mod conductor;
@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use crate::activation::WorkerState;
 pub use crate::job::registry::{KindInfo, Registry, RegistryError};
-use crate::store::{ErrorKind, Quiet, Store, StoreError};
+use crate::store::{ErrorKind, Quiet, SIMULATED, Store, StoreError};
 
 pub use counts::{BOUNDS, Count, Counts, Done};
 pub use facts::Facts;
@@ -82,13 +82,21 @@ impl Worker {
     /// it may still be inactive.
     ///
     /// # Errors
-    /// When the store cannot be reached at all.
+    /// When the store cannot be reached at all, or the name is one that only made-up workers have.
     pub async fn start(
         store: Arc<dyn Store>,
         registry: Registry,
         options: Options,
     ) -> Result<Self, StoreError> {
         let place = store.about().location;
+        if options.name.as_str().starts_with(SIMULATED) {
+            let detail = format!(
+                "worker `{}`: names that begin with `{SIMULATED}` are those of `doctor --simulate`, and nobody would miss it",
+                options.name
+            );
+            return Err(StoreError::new("start", place, ErrorKind::Refused, detail)
+                .hint("give it another name with `--name` or `worker.name`"));
+        }
         let core = Core::new(store, &registry, options)
             .map_err(|error| StoreError::new("start", place, ErrorKind::Refused, error))?;
         let core = Arc::new(core);

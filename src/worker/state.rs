@@ -87,6 +87,8 @@ pub(super) struct Core {
     pub(super) suspect: AtomicBool,
     pub(super) canary_at: OnceLockMs,
     pub(super) restarts: AtomicU32,
+    /// When that was, lately.
+    pub(super) restarted: OnceLock<Vec<Timestamp>>,
 
     // how it proves itself
     pub(super) proven: AtomicBool,
@@ -204,6 +206,7 @@ impl Core {
             suspect: AtomicBool::new(false),
             canary_at: OnceLockMs::default(),
             restarts: AtomicU32::new(0),
+            restarted: OnceLock::new(),
             proven: AtomicBool::new(false),
             hooked: AtomicU64::new(0),
             canaries: Canaries::default(),

@@ -68,7 +68,7 @@ impl Outcomes {
     }
 
     /// What to tell; `None` before the first outcome. Failures are named before successes.
-    pub(super) fn tell(&self) -> Option<Tallies> {
+    pub(super) fn tell(&self, now: Instant) -> Option<Tallies> {
         let counted = self.kinds.iter().filter(|(_, known)| !known.tally.is_empty());
         let mut counted: Vec<(&Kind, &Known)> = counted.collect();
         if counted.is_empty() {
@@ -81,7 +81,8 @@ impl Outcomes {
         let (named, rest) = counted.split_at(counted.len().min(MAX_TALLIES));
         let mut told = Tallies { generation: self.generation, since: self.since, ..Tallies::default() };
         for (kind, known) in named {
-            told.kinds.insert((*kind).clone(), known.tally);
+            let trend = known.baseline.trend(now);
+            told.kinds.insert((*kind).clone(), Tally { trend, ..known.tally });
         }
         for (_, known) in rest {
             told.other.add(&known.tally);
@@ -164,13 +165,17 @@ mod tests {
     #[test]
     fn an_earlier_generation_is_not_mixed_in() {
         let (mail, mut outcomes) = (kind("mail"), Outcomes::default());
-        assert_eq!(outcomes.tell(), None, "before the first outcome there is nothing to tell");
+        assert_eq!(
+            outcomes.tell(clock::instant()),
+            None,
+            "before the first outcome there is nothing to tell"
+        );
         outcomes.begin(4, Timestamp::from_ms(1));
         outcomes.count(&ended(&mail, Some("no route"), 4), 1);
         outcomes.begin(6, Timestamp::from_ms(2));
         outcomes.count(&ended(&mail, Some("late"), 4), 1);
         outcomes.count(&ended(&mail, None, 6), 3);
-        let told = outcomes.tell().unwrap();
+        let told = outcomes.tell(clock::instant()).unwrap();
         assert_eq!((told.generation, told.since), (6, Timestamp::from_ms(2)));
         assert_eq!((told.kinds[&mail].ok, told.kinds[&mail].failed), (3, 0));
         assert!(told.errors.is_empty());
@@ -182,7 +187,7 @@ mod tests {
         outcomes.begin(4, Timestamp::from_ms(1));
         let canary = End { canary: true, ..ended(&mail, Some("no route"), 0) };
         outcomes.count(&canary, 2);
-        let told = outcomes.tell().unwrap();
+        let told = outcomes.tell(clock::instant()).unwrap();
         assert_eq!(<[u64; 6]>::from(told.kinds[&mail]), [0, 0, 0, 0, 0, 2]);
     }
 
@@ -195,8 +200,11 @@ mod tests {
             let kind = name(n);
             outcomes.count(&ended(&kind, None, 0), 1_000_000);
             outcomes.count(&ended(&kind, (n >= 900).then_some(&long), 0), 1_000_000);
+            let baseline = &mut outcomes.kinds.get_mut(&kind).unwrap().baseline;
+            baseline.succeeded(1_000_000, clock::instant(), Timestamp::default());
+            baseline.failed("no route", clock::instant(), Timestamp::default());
         }
-        let told = outcomes.tell().unwrap();
+        let told = outcomes.tell(clock::instant()).unwrap();
         assert_eq!((told.kinds.len(), told.errors.len()), (MAX_TALLIES, MAX_TALLY_ERRORS));
         assert!((900..1_000).all(|n| told.kinds[&name(n)].failed == 1_000_000));
         let all = told.kinds.values().map(|tally| tally.ok + tally.failed).sum::<u64>();

@@ -6,6 +6,7 @@ mod doctor;
 mod from_file;
 mod full_disk;
 mod gate;
+mod greens;
 pub(crate) mod hands;
 mod health;
 mod jobs;

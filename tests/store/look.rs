@@ -136,6 +136,30 @@ pub(crate) async fn census_tells_the_oldest_wait(rig: Rig) {
     assert!(waited < rig.units(3), "{waited:?}");
 }
 
+/// Nobody sweeps: whoever counts must see that jobs are due.
+pub(crate) async fn census_tells_what_is_due(rig: Rig) {
+    assert_eq!((rig.census().await.overdue, rig.census().await.next_due), (0, None));
+    let hand = Hand::new("w-1", "r1");
+    let failing = rig.add(job(1)).await;
+    let batch = rig.claim(&hand, 1).await;
+    let retry = Verdict::Retry { error: "once".into(), delay: rig.units(9) };
+    rig.settle(&batch, failing, retry).await;
+    rig.add(job(2).delay(rig.units(4))).await;
+    rig.add(job(3).queue("mail").unwrap().delay(rig.units(5))).await;
+    rig.add(job(4)).await;
+    let census = rig.census().await;
+    let ahead = census.next_due.expect("one is scheduled").since(census.now);
+    assert!(census.overdue == 0 && ahead > rig.units(2) && ahead <= rig.units(4), "{census:?}");
+    rig.pass(6).await;
+    let census = rig.census().await;
+    let late = census.now.since(census.next_due.expect("it is still there"));
+    assert!(census.overdue == 2 && late >= rig.units(2) && late < rig.units(4), "{census:?}");
+    rig.sweep().await;
+    let census = rig.census().await;
+    assert_eq!((census.overdue, census.queues[0].states[&State::Available]), (0, 2));
+    assert!(census.next_due.is_some_and(|at| at > census.now), "the retry: {census:?}");
+}
+
 pub(crate) async fn census_counts_per_queue_and_kind(rig: Rig) {
     rig.inserts(vec![job(1), job(2), raw("test.other", "{}"), job(3).queue("mail").unwrap()]).await;
     let census = rig.census().await;

@@ -171,6 +171,7 @@ macro_rules! conformance {
                     a_large_batch_completes_like_each_of_its_jobs
                     pages_find_a_needle_behind_many
                     census_tells_the_oldest_wait
+                    census_tells_what_is_due
                     census_counts_per_queue_and_kind
                     census_equals_a_full_recount_after_random_operations;
                 active attempts:

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::crew::{Crew, Group, Member, Place, groups, named, names};
+use super::absence::{quiet_words, unattended};
+use super::crew::{Crew, Group, Member, Place, groups, named, names, recent_restarts};
 use super::facts::TierFacts;
-use super::rules::{SETTLING, UNATTENDED, UNSERVED, proven};
+use super::rules::{CRASH_LOOP, SETTLING, UNSERVED, proven};
 use super::verdict::{Mark, TierCheck};
 use crate::activation::Mode;
 use crate::clock::human;
@@ -15,7 +16,7 @@ use crate::health::probe::{CANARY, PROGRESS};
 use crate::health::verdict::secs;
 use crate::job::State;
 use crate::names::{Kind, Queue};
-use crate::store::{Presence, QueueCensus};
+use crate::store::QueueCensus;
 
 /// Whether the release is the active one, and stands.
 pub(super) fn activation(crew: &Crew<'_>) -> TierCheck {
@@ -101,34 +102,6 @@ fn worst(crew: &Crew<'_>) -> Mark {
         .unwrap_or(Mark::Fail)
 }
 
-/// Nobody is there who would work, and that hurts.
-fn unattended(crew: &Crew<'_>) -> Option<String> {
-    if crew.members.iter().any(|member| matches!(member.place, Place::Here | Place::Stale)) {
-        return None;
-    }
-    let quiet: Vec<&Member<'_>> = crew.members.iter().filter(|m| m.place == Place::Quiet).collect();
-    if let Some(one) = quiet.first() {
-        let names = named(&quiet);
-        return Some(format!("{names} told to be quiet {}", quiet_words(one.presence())));
-    }
-    let (waiting, oldest) = crew
-        .waiting()
-        .map(|(_, waiting, oldest)| (waiting, oldest))
-        .fold((0, Duration::ZERO), |(n, worst), (waiting, oldest)| (n + waiting, worst.max(oldest)));
-    (oldest >= UNATTENDED).then(|| format!("no worker of it lives, and {waiting} jobs wait"))
-}
-
-/// By whom a worker was told to be quiet, why, and until when.
-pub(super) fn quiet_words(presence: &Presence) -> String {
-    match &presence.quiet {
-        None => presence.reason.clone().unwrap_or_default(),
-        Some(quiet) => {
-            let until = quiet.until.map_or_else(|| "until resumed".to_owned(), |at| format!("until {at}"));
-            format!("by {} ({}), {until}", quiet.owner, quiet.reason)
-        }
-    }
-}
-
 fn by_state(crew: &Crew<'_>) -> BTreeMap<&'static str, u64> {
     let mut counts: BTreeMap<&'static str, u64> =
         ["starting", "inactive", "active", "quiet", "stopping", "stale"]
@@ -143,13 +116,14 @@ fn by_state(crew: &Crew<'_>) -> BTreeMap<&'static str, u64> {
 }
 
 /// Checks of which each is one trouble that a worker can have.
-pub(super) const TROUBLES: [(&str, &str); 6] = [
+pub(super) const TROUBLES: [(&str, &str); 7] = [
     ("hooks:integrity", "faults"),
     ("worker:fault", "faults"),
     ("worker:claim", "workers"),
     ("runtime:tick", "workers"),
     ("slots:stuck", "workers"),
     ("worker:presence", "workers"),
+    ("worker:restarts", "workers"),
 ];
 
 pub(super) fn troubles(crew: &Crew<'_>, key: &'static str, unit: &'static str) -> Vec<TierCheck> {
@@ -196,6 +170,23 @@ pub(super) fn canaries(crew: &Crew<'_>) -> Vec<TierCheck> {
         checks.push(check);
     }
     checks
+}
+
+/// A process that was replaced twice may be on its way to a third time.
+pub(super) fn restarts(crew: &Crew<'_>) -> Option<TierCheck> {
+    let often = |member: &&Member<'_>| {
+        recent_restarts(member.seen, crew.facts) + 1 >= CRASH_LOOP && member.trouble.is_none()
+    };
+    let with: Vec<&Member<'_>> = crew.here().filter(often).collect();
+    (!with.is_empty()).then(|| {
+        let most = with.iter().map(|member| recent_restarts(member.seen, crew.facts)).max().unwrap_or(0);
+        let output = format!("{}: replaced {most} times lately, without goodbye", named(&with));
+        TierCheck::pass("worker:restarts", crew.facts.now, most).unit("restarts").bad(
+            Mark::Warn,
+            output,
+            "sluicegate worker list",
+        )
+    })
 }
 
 /// While one slot of a worker is good, its loss would cost more than the stuck ones do.
@@ -296,39 +287,6 @@ pub(super) fn forgotten(crew: &Crew<'_>) -> Option<TierCheck> {
 /// Checks that a deploy has better evidence of: what fails, and kinds that somebody waived.
 pub(crate) const OUTCOMES: &str = "outcomes:firstAttempts";
 pub(crate) const KINDS: &str = "kinds:known";
-
-/// Jobs that all fail are no progress: whatever the number of workers, this is the release.
-pub(super) fn outcomes(crew: &Crew<'_>) -> Vec<TierCheck> {
-    const KEY: &str = OUTCOMES;
-    let now = crew.facts.now;
-    let mut kinds: BTreeMap<&Kind, (u64, u64, &crate::store::Failing)> = BTreeMap::new();
-    for failing in crew.here().flat_map(|member| &member.presence().failing) {
-        let entry = kinds.entry(&failing.kind).or_insert((0, 0, failing));
-        (entry.0, entry.1) = (entry.0 + failing.failed, entry.1 + failing.attempts);
-        if failing.since < entry.2.since {
-            entry.2 = failing;
-        }
-    }
-    if kinds.is_empty() {
-        return vec![TierCheck::pass(KEY, now, 0).unit("kinds")];
-    }
-    let check = |(kind, (failed, attempts, first)): (&Kind, (u64, u64, &crate::store::Failing))| {
-        let mut check =
-            TierCheck::pass(KEY, now, share(failed, attempts)).unit("ratio").of(format!("kind/{kind}"));
-        (check.limit, check.since) = (Some(json!(first.baseline)), Some(first.since));
-        let output = format!(
-            "jobs of kind `{kind}` fail on {} since {}: {}",
-            crew.ask.release, first.since, first.error
-        );
-        check.bad(Mark::Final, output, format!("sluicegate job list --kind {kind} --state retryable"))
-    };
-    kinds.into_iter().map(check).collect()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a share")]
-fn share(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
-}
 
 /// Each queue that was asked for is served.
 pub(super) fn queues_served(crew: &Crew<'_>) -> Vec<TierCheck> {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::ask::{GateAsk, MinActive};
 use super::facts::TierFacts;
-use super::rules::{LOST, SETTLING, STARTING, is_simulated};
+use super::rules::{CRASH_LOOP, LOST, SETTLING, STARTING, is_simulated};
 use super::verdict::Mark;
 use crate::activation::{Activation, WorkerState};
+use crate::clock::{Timestamp, human};
 use crate::health::probe::{CANARY, CLAIM, LOOP, PROGRESS, RUNTIME};
 use crate::job::State;
-use crate::store::{FaultCode, Presence, QueueCensus, Seen};
+use crate::store::{FaultCode, Presence, QueueCensus, RESTARTS_KEPT, Seen};
 
 /// Where a worker of the release stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(super) enum Place {
     Leaving,
     /// Vanished without goodbye: counted as missing.
     Stale,
-    /// The same, and others took its place, or it is too long ago: not counted.
+    /// The same, and others took its place, or it is too long ago, or it was told to be quiet: not counted.
     Lost,
 }
 
@@ -244,7 +245,28 @@ fn trouble(seen: &Seen, current: Option<&Activation>, facts: &TierFacts) -> Opti
     if let Some(age) = presence.canary_age.filter(|age| *age > CANARY) {
         return found("canary:roundTrip", "its canaries do not return any more".into(), age);
     }
+    if recent_restarts(seen, facts) >= CRASH_LOOP && !is_steady(seen, facts) {
+        let reason = format!(
+            "its process was replaced {CRASH_LOOP} times or more within {}, and never said goodbye",
+            human(RESTARTS_KEPT)
+        );
+        let age = presence.restarted.first().map_or(Duration::ZERO, |at| facts.now.since(*at));
+        return Some(Trouble { key: "worker:restarts", code: None, mark: Mark::Fail, reason, age });
+    }
     idle(seen, current, facts)
+}
+
+/// How often the process behind a name was replaced lately, without goodbye. A restart that was meant says goodbye.
+pub(super) fn recent_restarts(seen: &Seen, facts: &TierFacts) -> usize {
+    let recent = |at: &&Timestamp| facts.now.since(**at) < RESTARTS_KEPT;
+    seen.presence.restarted.iter().filter(recent).count()
+}
+
+/// Whether the process lives for so long that it does not go on: twice as long as any before it lived.
+fn is_steady(seen: &Seen, facts: &TierFacts) -> bool {
+    let at = &seen.presence.restarted;
+    let longest = at.iter().zip(at.iter().skip(1)).map(|(before, after)| after.since(*before)).max();
+    facts.now.since(seen.since) >= (2 * longest.unwrap_or_default()).max(STARTING)
 }
 
 /// A worker of the active release that does not become active.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::crew::names;
+use super::absence::{absence, overdue};
+use super::crew::{Crew, names};
 use super::rules::{judge, proven};
 use super::{GateAsk, TierFacts};
 use crate::activation::WorkerState;
@@ -76,8 +77,9 @@ fn store(facts: &TierFacts) -> Finding {
     }
 }
 
+/// Those that are due wait as well: only a living worker makes them available.
 fn waiting(facts: &TierFacts) -> u64 {
-    facts.queues.iter().map(|queue| queue.jobs(State::Available)).sum()
+    facts.queues.iter().map(|queue| queue.jobs(State::Available)).sum::<u64>() + facts.overdue
 }
 
 fn activation(facts: &TierFacts) -> Finding {
@@ -129,7 +131,7 @@ fn workers(facts: &TierFacts) -> Vec<Finding> {
         facts.workers.iter().any(|seen| seen.presence.release == current.release && !seen.is_stale());
     let mut findings = Vec::new();
     if !living {
-        findings.push(nobody(facts, &current.release));
+        findings.push(nobody(facts, &ask));
     }
     for check in verdict.troubles() {
         // The store was told of, and that nobody lives explains that nobody is active.
@@ -144,7 +146,9 @@ fn workers(facts: &TierFacts) -> Vec<Finding> {
     findings
 }
 
-fn nobody(facts: &TierFacts, active: &Release) -> Finding {
+fn nobody(facts: &TierFacts, ask: &GateAsk) -> Finding {
+    let active = &ask.release;
+    let why = absence(&Crew::muster(ask, facts));
     let others: Vec<&Seen> =
         facts.workers.iter().filter(|seen| seen.presence.release != *active && !seen.is_stale()).collect();
     let ready = others.iter().map(|seen| &seen.presence.release);
@@ -156,8 +160,14 @@ fn nobody(facts: &TierFacts, active: &Release) -> Finding {
         }
         None => (String::new(), format!("sluicegate work{start}")),
     };
-    let status = if waiting(facts) > 0 { Status::Fail } else { Status::Warn };
-    Finding::new("workers", status, format!("no worker of the active release `{active}` lives{more}"), fix)
+    let status = if waiting(facts) > 0 || why.is_some() { Status::Fail } else { Status::Warn };
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    Finding::new(
+        "workers",
+        status,
+        format!("no worker of the active release `{active}` lives{why}{more}"),
+        fix,
+    )
 }
 
 /// Every slot is busy: nothing is wrong, and it is why jobs wait.
@@ -212,7 +222,8 @@ fn settings(facts: &TierFacts) -> Finding {
 }
 
 fn backlog(facts: &TierFacts) -> Finding {
-    let oldest = facts.queues.iter().filter_map(|queue| queue.oldest_wait).max().unwrap_or_default();
+    let waits = facts.queues.iter().filter_map(|queue| queue.oldest_wait);
+    let oldest = waits.chain(overdue(facts)).max().unwrap_or_default();
     let (jobs, output) = match waiting(facts) {
         0 => (0, "no job waits".to_owned()),
         n => (n, format!("{n} jobs wait, the oldest for {}", human(oldest))),

@@ -1,20 +1,27 @@
 //! What the rules of a tier look at, gathered from its store in a handful of reads.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::activation::Activation;
 use crate::clock::Timestamp;
-use crate::job::State;
+use crate::job::{JobRecord, Parked, State};
 use crate::names::{Kind, Release, Tier};
 use crate::store::{
-    About, Actor, LedgerEntry, MAX_BATCH, Paused, QueueCensus, Seen, Space, Store, StoreError,
+    About, Actor, LedgerEntry, MAX_BATCH, PageAsk, Paused, QueueCensus, Seen, Space, Store, StoreError,
 };
 
 /// How far back the ledger is read for former activations. What is older is forgotten: a release that was active so
 /// long ago, and of which nothing lives, is answered as unknown.
 const LOOK_BACK: u64 = 4 * MAX_BATCH as u64;
+/// An order to stop is behind a goodbye within this: the grace of a stop, and more.
+const ORDERED: Duration = Duration::from_secs(900);
+/// So many of the newest parked jobs are read: who judges asks again and again, so that has its bound.
+const PARKED_READ: usize = 100;
+/// Of so many kinds that cannot be read is asked whether one completed since.
+const KINDS_ASKED: usize = 4;
 
 /// One tier at one moment.
 #[derive(Debug, Clone)]
@@ -35,10 +42,46 @@ pub struct TierFacts {
     pub queues: Vec<QueueCensus>,
     /// Queues that somebody holds back: what waits there waits rightly.
     pub held: Vec<Paused>,
+    /// What releases parked because they could not read it, by kind and release; of the newest parked jobs.
+    pub unread: Vec<Unread>,
+    /// Scheduled and retryable jobs that are due: a living worker makes them available at once.
+    pub overdue: u64,
+    /// When the first of all that are scheduled and retryable is due (store time).
+    pub next_due: Option<Timestamp>,
+    /// Who of the active release said goodbye last.
+    pub gone: Option<Gone>,
     /// Changes of the activation, newest first.
     pub history: Vec<Change>,
     /// Whether the release that was asked for is on record.
     pub registered: bool,
+}
+
+/// A worker that said goodbye.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Its name.
+    pub worker: String,
+    /// When (store time).
+    pub at: Timestamp,
+    /// Who ordered it through the store, if anybody did.
+    pub by: Option<Actor>,
+}
+
+/// Jobs of one kind that a release could not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The kind.
+    pub kind: Kind,
+    /// Who could not.
+    pub release: Release,
+    /// How many.
+    pub jobs: u64,
+    /// When the last one was parked (store time).
+    pub last: Timestamp,
+    /// What its worker said of it.
+    pub reason: String,
+    /// When a job of the kind last completed, whoever did it, if any such is still kept.
+    pub completed: Option<Timestamp>,
 }
 
 /// One change of the activation, as the ledger tells it.
@@ -96,16 +139,25 @@ impl TierFacts {
             Some(release) => store.record(tier, Space::Release, release.as_str()).await?.is_some(),
             None => false,
         };
+        let activation = store.activation(tier).await?;
+        let ledger = ledger_tail(store, tier, LOOK_BACK).await?;
         Ok(Self {
             tier: tier.clone(),
             now: written.unwrap_or(census.now),
             about: store.about(),
             unwritable,
-            activation: store.activation(tier).await?,
+            unread: Box::pin(unread(store, tier, &census.queues)).await?,
+            gone: match &activation {
+                Some(current) => Box::pin(gone(store, tier, &current.release, &ledger)).await?,
+                None => None,
+            },
+            activation,
+            overdue: census.overdue,
+            next_due: census.next_due,
             workers: store.workers(tier).await?,
             queues: census.queues,
             held: store.pauses(tier).await?,
-            history: history(store, tier).await?,
+            history: ledger.iter().rev().filter_map(Change::read).collect(),
             registered,
         })
     }
@@ -127,12 +179,77 @@ impl TierFacts {
     }
 }
 
-/// The last changes of the activation, newest first.
-async fn history(store: &dyn Store, tier: &Tier) -> Result<Vec<Change>, StoreError> {
-    let mut changes: Vec<Change> =
-        ledger_tail(store, tier, LOOK_BACK).await?.iter().filter_map(Change::read).collect();
-    changes.reverse();
-    Ok(changes)
+/// What cannot be read, of the newest parked jobs. A tier without parked jobs is asked nothing.
+async fn unread(store: &dyn Store, tier: &Tier, queues: &[QueueCensus]) -> Result<Vec<Unread>, StoreError> {
+    if queues.iter().all(|queue| queue.jobs(State::Parked) == 0) {
+        return Ok(Vec::new());
+    }
+    let page = |state, kind, limit| PageAsk { state: Some(state), kind, limit, ..PageAsk::default() };
+    let parked = store.page(tier, page(State::Parked, None, PARKED_READ)).await?.jobs;
+    let mut found = unread_of(&parked);
+    found.truncate(KINDS_ASKED);
+    for unread in &mut found {
+        let completed = store.page(tier, page(State::Completed, Some(unread.kind.clone()), 1)).await?.jobs;
+        unread.completed = completed.first().and_then(|job| job.finished_at);
+    }
+    Ok(found)
+}
+
+/// By kind and release, most jobs first.
+fn unread_of(parked: &[JobRecord]) -> Vec<Unread> {
+    let mut found: Vec<Unread> = Vec::new();
+    for job in parked.iter().filter(|job| job.parked == Some(Parked::Undecodable)) {
+        let Some(end) = job.history.last() else { continue };
+        let Some(release) = &end.release else { continue };
+        let (reason, last) = (end.error.clone().unwrap_or_default(), end.at);
+        match found.iter_mut().find(|unread| unread.kind == job.kind && unread.release == *release) {
+            Some(unread) => {
+                unread.jobs += 1;
+                if last > unread.last {
+                    (unread.last, unread.reason) = (last, reason);
+                }
+            }
+            None => found.push(Unread {
+                kind: job.kind.clone(),
+                release: release.clone(),
+                jobs: 1,
+                last,
+                reason,
+                completed: None,
+            }),
+        }
+    }
+    found.sort_by_key(|unread| std::cmp::Reverse(unread.jobs));
+    found
+}
+
+/// Who of a release said goodbye last, and who wanted that.
+async fn gone(
+    store: &dyn Store,
+    tier: &Tier,
+    release: &Release,
+    ledger: &[LedgerEntry],
+) -> Result<Option<Gone>, StoreError> {
+    #[derive(Deserialize)]
+    struct Word {
+        worker: String,
+    }
+    #[derive(Deserialize)]
+    struct Ordered {
+        worker: String,
+        order: String,
+    }
+    let Some(record) = store.record(tier, Space::Drain, release.as_str()).await? else { return Ok(None) };
+    let Ok(Word { worker }) = serde_json::from_str(&record.value) else { return Ok(None) };
+    let stopped = |entry: &&LedgerEntry| {
+        entry.event == "worker.ordered"
+            && entry.at <= record.at
+            && record.at.since(entry.at) < ORDERED
+            && serde_json::from_str::<Ordered>(&entry.detail)
+                .is_ok_and(|ordered| ordered.worker == worker && ordered.order == "stop")
+    };
+    let by = ledger.iter().rev().find(stopped).map(|entry| entry.by.clone());
+    Ok(Some(Gone { worker, at: record.at, by }))
 }
 
 /// The last lines of the ledger, oldest first.

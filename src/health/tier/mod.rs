@@ -17,12 +17,14 @@
 //! are there are required, stale ones too, until others take their place ([`rules::LOST`]). So a killed worker is red
 //! within three beats, and a crashed container that comes back under another name does not keep its tier red.
 
+mod absence;
 pub mod all;
 pub mod ask;
 pub(crate) mod checks;
 mod crew;
 pub mod doctor;
 pub mod facts;
+mod outcomes;
 pub mod rules;
 pub mod simulate;
 #[cfg(test)]
@@ -32,7 +34,7 @@ pub mod wait;
 
 pub use all::{AllAsk, AllVerdict, look_all};
 pub use ask::{GateAsk, MinActive};
-pub use facts::{Change, TierFacts, ledger_tail};
+pub use facts::{Change, Gone, TierFacts, Unread, ledger_tail};
 pub use rules::judge;
 pub use verdict::{Decision, TierCheck, TierVerdict};
 

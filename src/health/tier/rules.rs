@@ -1,17 +1,19 @@
 //! The rules of a tier: pure, from facts to a verdict.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ask::GateAsk;
 use super::checks;
 use super::crew::Crew;
 use super::facts::{Change, TierFacts};
+use super::outcomes;
 use super::verdict::{Decision, Mark, TierCheck, TierVerdict};
 use crate::activation::WorkerState;
 use crate::clock::human;
 use crate::health::probe::{CANARY, CLAIM, PROGRESS, RUNTIME};
 use crate::names::Release;
-use crate::store::{STALE, Seen};
+use crate::store::{RESTARTS_KEPT, SIMULATED, STALE, Seen};
 
 /// A worker of the active release may be inactive for so long after the flip, or after it came up: it learns of the
 /// activation with its next poll, and runs its hook.
@@ -20,14 +22,14 @@ pub const SETTLING: Duration = Duration::from_secs(5);
 pub const STARTING: Duration = Duration::from_secs(60);
 /// Jobs have waited for so long in a queue that no active worker serves: waiting longer would not help.
 pub const UNSERVED: Duration = Duration::from_secs(6);
-/// Jobs that wait for so long with no worker alive are hurt by it; a single worker that restarts takes less.
+/// For so long nobody may live of an active release, and jobs may wait meanwhile; a single worker that restarts takes less.
 pub const UNATTENDED: Duration = Duration::from_secs(10);
 /// A worker that vanished without goodbye counts as missing for so long, unless another one joined since.
 pub const LOST: Duration = Duration::from_secs(600);
+/// A name whose process was replaced so often lately, without goodbye, is in a crash loop.
+pub const CRASH_LOOP: usize = 3;
 /// What `slo=1` means for queues without a time of their own (`[queues.NAME] slo`).
 pub const SLO: Duration = Duration::from_secs(60);
-/// How the names of workers begin that `doctor --simulate` makes up.
-pub const SIMULATED: &str = "simulated-";
 
 /// Judges.
 #[must_use]
@@ -41,13 +43,15 @@ pub fn judge(ask: &GateAsk, facts: &TierFacts) -> TierVerdict {
     for (key, unit) in checks::TROUBLES {
         found.extend(checks::troubles(&crew, key, unit));
     }
+    found.extend(checks::restarts(&crew));
     found.extend(checks::some_stuck(&crew));
     found.extend(checks::progress(&crew));
     found.extend(checks::lost(&crew));
     found.extend(checks::forgotten(&crew));
-    found.extend(checks::outcomes(&crew));
+    found.extend(outcomes::outcomes(&crew));
     found.extend(checks::queues_served(&crew));
     found.extend(checks::kinds_known(&crew));
+    found.extend(outcomes::readable(&crew));
     found.extend(checks::latency(&crew));
     found.push(checks::store(facts));
     found.extend(checks::way_back(&crew));
@@ -122,6 +126,7 @@ fn bare(ask: &GateAsk, facts: &TierFacts, decision: Decision, output: String, ne
         time: facts.now,
         deadline: None,
         checks: Vec::new(),
+        left_out: BTreeMap::new(),
     }
 }
 
@@ -151,7 +156,8 @@ fn conclude(crew: &Crew<'_>, checks: Vec<TierCheck>) -> TierVerdict {
     let next = checks.iter().filter(|check| decision != Decision::Pass && check.mark == worst);
     let next = next.filter_map(|check| check.hint.clone()).find(|hint| hint.starts_with("sluicegate "));
     let mut verdict = bare(crew.ask, crew.facts, decision, output, String::new());
-    (verdict.terminal, verdict.next, verdict.checks) = (terminal, next, checks);
+    (verdict.terminal, verdict.next) = (terminal, next);
+    verdict.keep(checks);
     if let Some(current) = crew.current {
         (verdict.mode, verdict.confirm_by) = (Some(current.mode), current.confirm_by);
         verdict.deploy.clone_from(&current.deploy);
@@ -192,9 +198,29 @@ impl TierVerdict {
 /// What blocks it, as far as it is of the worst sort.
 fn blocked(checks: &[TierCheck], worst: Mark) -> String {
     // What will not heal explains; what may is its effect.
-    let of_it = checks.iter().filter(|check| check.mark == worst);
-    let words: Vec<&str> = of_it.filter_map(|check| check.output.as_deref()).collect();
-    words.join(" · ")
+    told(checks, worst).join(" · ")
+}
+
+/// What the checks of one mark say, key by key; of each key the first few, as with workers.
+fn told(checks: &[TierCheck], mark: Mark) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let mut keys: Vec<(&'static str, Vec<&str>)> = Vec::new();
+    for check in checks.iter().filter(|check| check.mark == mark) {
+        let Some(output) = check.output.as_deref() else { continue };
+        match keys.iter_mut().find(|(key, _)| *key == check.key) {
+            Some((_, words)) => words.push(output),
+            None => keys.push((check.key, vec![output])),
+        }
+    }
+    let shorten = |(key, words): (&str, Vec<&str>)| {
+        let more = words.len().saturating_sub(SHOWN);
+        let mut shown: Vec<String> = words.into_iter().take(SHOWN).map(ToOwned::to_owned).collect();
+        if more > 0 {
+            shown.push(format!("and {more} more of {key}"));
+        }
+        shown
+    };
+    keys.into_iter().flat_map(shorten).collect()
 }
 
 /// What carries it.
@@ -211,15 +237,12 @@ fn carried(crew: &Crew<'_>, checks: &[TierCheck]) -> String {
     words.extend(
         back.and_then(|check| check.observed_value.as_str()).map(|back| format!("way back {back} warm")),
     );
-    let warnings = checks.iter().filter(|check| check.mark == Mark::Warn);
-    words.extend(
-        warnings.filter_map(|check| check.output.as_ref()).map(|output| format!("warning: {output}")),
-    );
+    words.extend(told(checks, Mark::Warn).into_iter().map(|output| format!("warning: {output}")));
     words.join(" · ")
 }
 
 /// Every threshold, for `gate explain`: name, value, what it means.
-pub const THRESHOLDS: [(&str, Duration, &str); 9] = [
+pub const THRESHOLDS: [(&str, Duration, &str); 10] = [
     ("silence", STALE, "a worker that says nothing for so long is stale: three beats"),
     ("settling", SETTLING, "a worker of the active release may be inactive for so long"),
     ("starting", STARTING, "a worker may be starting for so long"),
@@ -227,6 +250,11 @@ pub const THRESHOLDS: [(&str, Duration, &str); 9] = [
     ("claim", CLAIM, "with free slots, the last claim was answered within this"),
     ("progress", PROGRESS, "jobs wait, slots are free, and nothing starts for so long"),
     ("runtime", RUNTIME, "the job runtime ticks within this"),
-    ("unattended", UNATTENDED, "jobs wait for so long and no worker lives"),
+    ("unattended", UNATTENDED, "no worker lives for so long, or jobs wait for so long and none does"),
+    (
+        "restarts",
+        RESTARTS_KEPT,
+        "a process that is replaced three times within this, without goodbye, is in a crash loop",
+    ),
     ("lost", LOST, "a worker that vanished is missed for so long, unless another joined since"),
 ];

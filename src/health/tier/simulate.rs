@@ -6,13 +6,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::rules::{SIMULATED, STARTING};
+use super::rules::STARTING;
 use crate::activation::{Activation, WorkerState};
 use crate::clock;
 use crate::health::probe::CLAIM;
 use crate::ids::Nonce;
 use crate::names::{BadName, Tier, WorkerName};
-use crate::store::{Beat, Presence, Store, StoreError};
+use crate::store::{Beat, Presence, SIMULATED, Store, StoreError};
 
 /// As often as real workers.
 pub const BEAT: Duration = Duration::from_secs(3);

@@ -17,7 +17,7 @@ use crate::job::State;
 use crate::names::{Kind, Queue, WorkerName};
 use crate::store::{
     About, Actor, Durability, ErrorKind, Failing, Fault, FaultCode, Paused, Presence, QueueCensus, Quiet,
-    Seen, StoreError,
+    Seen, StoreError, Tallies, Tally, Trend,
 };
 
 const NOW: Timestamp = Timestamp::from_ms(1_768_036_445_000);
@@ -116,6 +116,10 @@ fn tier() -> TierFacts {
         workers,
         queues: Vec::new(),
         held: Vec::new(),
+        unread: Vec::new(),
+        overdue: 0,
+        next_due: None,
+        gone: None,
         history: vec![
             change(Some(activation("r1", 41)), activation("r2", 42)),
             change(None, activation("r1", 41)),
@@ -183,6 +187,62 @@ fn made_up() -> TierFacts {
 fn full_disk() -> TierFacts {
     let error = StoreError::new("probe", "sqlite:/jobs.db", ErrorKind::Full, "disk full");
     TierFacts { unwritable: Some(error), ..tier() }
+}
+
+/// Each of the three has seen so much of one kind, and none of them enough to call it failing alone.
+fn spread(trends: [Trend; 3]) -> TierFacts {
+    let mut facts = tier();
+    for (seen, trend) in facts.workers.iter_mut().zip(trends) {
+        let kind = Kind::new("echo").unwrap();
+        seen.presence.tallies = Some(Tallies {
+            kinds: [(kind.clone(), Tally { ok: 7, failed: 1, trend, ..Tally::default() })].into(),
+            errors: [(kind, "no route".into())].into(),
+            ..Tallies::default()
+        });
+    }
+    facts
+}
+
+const FAILED: Trend = Trend { score: 203, in_a_row: 0, recent: 1, attempts: 1, failed: 1 };
+const WELL: Trend = Trend { score: 0, in_a_row: 10, recent: 1, attempts: 0, failed: 0 };
+
+/// Nobody of the release is there; the last one said goodbye so long ago, by order or not.
+fn left(ago: Duration, by: Option<&str>) -> TierFacts {
+    let by = by.map(|who| Actor { who: who.into(), reason: Some("INC-4711".into()) });
+    TierFacts { gone: Some(Gone { worker: "w-3".into(), at: NOW.minus(ago), by }), ..workers(Vec::new()) }
+}
+
+/// The release was activated so long ago.
+fn activated(ago: Duration, mut facts: TierFacts) -> TierFacts {
+    if let Some(current) = &mut facts.activation {
+        current.since = NOW.minus(ago);
+    }
+    facts
+}
+
+/// Jobs are due since then, and nobody made them available.
+fn due(ago: Duration, facts: TierFacts) -> TierFacts {
+    TierFacts { overdue: 7, next_due: Some(NOW.minus(ago)), ..facts }
+}
+
+/// The process of the third one was replaced so long ago, and so long ago…
+fn looping(ago: &[u64]) -> TierFacts {
+    let mut facts = third(|f| f.restarted = ago.iter().map(|ago| NOW.minus(s(*ago))).collect());
+    facts.workers[2].since = NOW.minus(s(ago.last().copied().unwrap_or(3_600)));
+    facts
+}
+
+/// Jobs of a kind that all workers know, and that this release cannot read.
+fn unread(of: &str, jobs: u64, completed: Option<Duration>) -> TierFacts {
+    let unread = Unread {
+        kind: Kind::new("echo").unwrap(),
+        release: release(of),
+        jobs,
+        last: NOW.minus(s(60)),
+        reason: "missing field `url`".into(),
+        completed: completed.map(|ago| NOW.minus(ago)),
+    };
+    TierFacts { unread: vec![unread], ..tier() }
 }
 
 type Row = (&'static str, TierFacts, fn(&mut GateAsk), Decision, &'static str);
@@ -307,6 +367,26 @@ fn green() -> Vec<Row> {
         ),
         ("a late queue, when nobody asks", jobs(all(working), vec![backlog(s(90))]), default, Pass, "3/3"),
         ("every queue is served", tier(), |ask| ask.queues = vec![Queue::default()], Pass, "3/3"),
+        ("one crash", looping(&[30]), default, Pass, "way back r1 warm"),
+        ("two crashes", looping(&[60, 30]), default, Pass, "warning: w-3: replaced 2 times lately"),
+        ("crashes that are over", looping(&[280, 250, 220]), default, Pass, "warning: w-3: replaced 3 times"),
+        ("crashes of long ago", looping(&[720, 660, 601]), default, Pass, "way back r1 warm"),
+        ("a failure at two of three", spread([FAILED, FAILED, WELL]), default, Pass, "3/3 active"),
+        (
+            "some jobs that cannot be read, and others of the kind are done",
+            unread("r2", 6, Some(s(30))),
+            default,
+            Pass,
+            "warning: 6 jobs of kind `echo` are parked",
+        ),
+        (
+            "one job that cannot be read",
+            unread("r2", 1, None),
+            default,
+            Pass,
+            "warning: 1 jobs of kind `echo`",
+        ),
+        ("jobs that another release could not read", unread("r1", 6, None), default, Pass, "3/3 active"),
         (
             "no way back",
             workers(vec![worker("w-1", "r2", W::Active)]),
@@ -393,10 +473,32 @@ fn open() -> Vec<Row> {
             Pending,
             "provisional at generation 42, reverts to `r1`",
         ),
-        ("all are restarting, nothing waits", workers(Vec::new()), default, Pending, "0/1 active on r2"),
+        ("all are restarting, nothing waits", left(s(9), None), default, Pending, "0/1 active on r2"),
+        (
+            "the last one is on its way out",
+            workers(vec![worker("w-1", "r2", W::Stopping)]),
+            default,
+            Pending,
+            "0/1 active on r2",
+        ),
+        (
+            "activated ahead of its workers",
+            activated(s(59), workers(Vec::new())),
+            default,
+            Pending,
+            "0/1 active on r2",
+        ),
+        (
+            "activated again, ahead of its workers",
+            activated(s(59), left(HOUR, None)),
+            default,
+            Pending,
+            "0/1 active on r2",
+        ),
+        ("jobs will be due", due(s(2), left(s(3), None)), default, Pending, "0/1 active"),
         (
             "the same, and a job has just come",
-            jobs(workers(Vec::new()), vec![backlog(s(2))]),
+            jobs(left(s(3), None), vec![backlog(s(2))]),
             default,
             Pending,
             "0/1 active",
@@ -531,6 +633,20 @@ fn red() -> Vec<Row> {
             "kind `x`",
         ),
         (
+            "the first attempt at each of three workers failed",
+            spread([FAILED, FAILED, FAILED]),
+            default,
+            Fail,
+            "jobs of kind `echo` fail on r2, 3 of 3 first attempts at 3 workers: no route",
+        ),
+        (
+            "no job of a kind can be read",
+            unread("r2", 6, Some(s(90))),
+            default,
+            Fail,
+            "6 jobs of kind `echo` are parked, r2 cannot read them, and none was done since: missing field `url`",
+        ),
+        (
             "a queue that was asked for",
             all(narrow),
             |ask| ask.queues = vec![Queue::new("mail").unwrap()],
@@ -577,6 +693,62 @@ fn red() -> Vec<Row> {
             default,
             Fail,
             "no worker of it lives, and 812 jobs wait",
+        ),
+        (
+            "nobody is there, and nothing waits",
+            left(s(10), None),
+            default,
+            Fail,
+            "0/1 active on r2: no worker of it lives: w-3 stopped, and nobody took its place",
+        ),
+        (
+            "the last one was ordered to stop",
+            left(HOUR - s(1), Some("ada@here")),
+            default,
+            Fail,
+            "w-3 stopped, told so by ada@here (INC-4711), and nobody",
+        ),
+        (
+            "the last one was quiet, and died",
+            workers(vec![silent(with(worker("w-1", "r2", W::Active), quiet), s(30))]),
+            default,
+            Fail,
+            "w-1 was told to be quiet by ada@here (INC-4711), until resumed, and vanished",
+        ),
+        (
+            "the last one vanished long ago",
+            workers(vec![silent(worker("w-1", "r2", W::Active), s(700))]),
+            default,
+            Fail,
+            "w-1 vanished while active and did not say goodbye, and nobody",
+        ),
+        (
+            "the last one was killed while it stopped",
+            workers(vec![silent(worker("w-1", "r2", W::Stopping), s(30))]),
+            default,
+            Fail,
+            "w-1 vanished while it stopped",
+        ),
+        (
+            "activated, and nobody came",
+            activated(s(60), workers(Vec::new())),
+            default,
+            Fail,
+            "none has come since it was activated",
+        ),
+        (
+            "nobody is there and jobs are due",
+            due(s(10), left(s(9), None)),
+            default,
+            Fail,
+            "no worker of it lives, and 7 jobs wait",
+        ),
+        (
+            "a crash loop",
+            looping(&[90, 60, 30]),
+            default,
+            Fail,
+            "w-3: its process was replaced 3 times or more within 10m 00s",
         ),
         (
             "an overdue provisional one",
@@ -678,6 +850,27 @@ fn the_body_is_that_of_the_contract() {
     assert_eq!(back["verifiedAt"], "2026-01-10T09:14:00.000Z");
 }
 
+/// What waits of kinds that nobody knows is up to whoever enqueues.
+#[test]
+fn a_verdict_stays_small_whatever_is_in_the_tier() {
+    let many = |n: usize| {
+        let one = |n| queue(&format!("q-{n}"), &format!("x-{n:04}"), &[(State::Available, 2)], Some(s(40)));
+        jobs(tier(), (0..n).map(one).collect())
+    };
+    let verdict = judge(&GateAsk::new(release("r2")), &many(1_500));
+    let words =
+        "jobs of kind `x-0002` wait, and no living worker of r2 knows it · and 1497 more of kinds:known";
+    assert!(verdict.output.contains(words) && verdict.output.len() < 1_000, "{}", verdict.output);
+    let body = verdict.to_value().unwrap();
+    assert_eq!(body["checks"]["kinds:known"].as_array().unwrap().len(), 20);
+    assert_eq!(body["leftOut"]["kinds:known"], 1_480);
+    assert!(body.to_string().len() < 20_000, "{} bytes", body.to_string().len());
+    assert!(diagnose(&many(1_500)).len() < 60);
+    let verdict = judge(&GateAsk::new(release("r2")), &many(3));
+    assert!(!verdict.output.contains("more of kinds:known"), "{}", verdict.output);
+    assert_eq!(verdict.to_value().unwrap().get("leftOut"), None);
+}
+
 #[test]
 fn a_store_that_is_away_says_nothing_about_the_workers() {
     let look = |kind| {
@@ -776,6 +969,22 @@ fn the_doctor_names_what_blocks_first_and_what_to_do() {
             "workers",
             "workers of `r1` stand by",
             "sluicegate activate r1",
+        ),
+        (
+            "the last one stopped, and nothing waits",
+            left(s(40), Some("ada@here")),
+            true,
+            "workers",
+            "no worker of the active release `r2` lives: w-3 stopped, told so by ada@here (INC-4711)",
+            "sluicegate work --release r2",
+        ),
+        (
+            "jobs are due",
+            due(s(40), nobody(tier())),
+            true,
+            "activation",
+            "7 jobs wait",
+            "sluicegate activate",
         ),
         (
             "nobody lives at all",

@@ -208,8 +208,10 @@ pub struct TierVerdict {
     pub time: Timestamp,
     /// When a wait for it ends (store time).
     pub deadline: Option<Timestamp>,
-    /// What was looked at.
+    /// What was looked at: of each key the worst ones.
     pub checks: Vec<TierCheck>,
+    /// How many more there are, by key.
+    pub left_out: BTreeMap<&'static str, usize>,
 }
 
 #[derive(Serialize)]
@@ -237,6 +239,8 @@ struct Body<'a> {
     next: Option<&'a str>,
     time: Timestamp,
     checks: BTreeMap<&'static str, Vec<&'a TierCheck>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    left_out: &'a BTreeMap<&'static str, usize>,
 }
 
 impl TierVerdict {
@@ -266,6 +270,7 @@ impl TierVerdict {
             time,
             deadline: None,
             checks: vec![check],
+            left_out: BTreeMap::new(),
         }
     }
 
@@ -294,7 +299,32 @@ impl TierVerdict {
             next: self.next.as_deref(),
             time: self.time,
             checks,
+            left_out: &self.left_out,
         })
+    }
+
+    /// Takes the checks: of each key the worst, and no more than so many. Kinds and queues are up to whoever enqueues.
+    pub(super) fn keep(&mut self, checks: Vec<TierCheck>) {
+        const MOST: usize = 20;
+        let mut worst: BTreeMap<&'static str, Vec<Mark>> = BTreeMap::new();
+        for check in &checks {
+            worst.entry(check.key).or_default().push(check.mark);
+        }
+        for marks in worst.values_mut() {
+            marks.sort_by_key(|mark| std::cmp::Reverse(*mark));
+            marks.truncate(MOST);
+        }
+        for check in checks {
+            let Some(kept) = worst.get_mut(check.key) else { continue };
+            // Struck off the list of those that are kept, once each.
+            match kept.iter().position(|mark| *mark == check.mark) {
+                Some(place) => {
+                    kept.remove(place);
+                    self.checks.push(check);
+                }
+                None => *self.left_out.entry(check.key).or_default() += 1,
+            }
+        }
     }
 
     /// What is not as it should be, worst first.

@@ -156,11 +156,13 @@ impl RedisStore {
     }
 
     pub(super) async fn count_jobs(&self, tier: &Tier) -> Result<Census, StoreError> {
-        let answer = self.link.script(Script::Census, &prefix(tier), Lane::Rest, Args::new()).await?;
+        let most = Args::new().number(MAX_BATCH);
+        let answer = self.link.script(Script::Census, &prefix(tier), Lane::Rest, most).await?;
         let mut values = Values::of(answer, Script::Census.op(), self.link.place())?;
         let (now, identity) = (values.time()?, values.bytes()?.unwrap_or_default());
         let counters = pairs(values.next());
         self.remember(tier, &identity, values.next().unwrap_or(redis::Value::Array(Vec::new())))?;
+        let (overdue, next_due) = (values.int()?, values.int()?);
         let mut queues: BTreeMap<Queue, QueueCensus> = BTreeMap::new();
         for (field, n) in counters {
             let Some((sid, code)) = field
@@ -185,7 +187,12 @@ impl RedisStore {
             let waited = now.since(job.due_at());
             entry.oldest_wait = Some(entry.oldest_wait.map_or(waited, |oldest| oldest.max(waited)));
         }
-        Ok(Census { queues: queues.into_values().collect(), now })
+        Ok(Census {
+            queues: queues.into_values().collect(),
+            overdue: overdue.unsigned_abs(),
+            next_due: (next_due >= 0).then(|| Timestamp::from_ms(next_due)),
+            now,
+        })
     }
 }
 

@@ -271,7 +271,7 @@ fn page_before(
 }
 
 pub(super) fn census(conn: &Connection, tier: &Tier, now: Timestamp) -> rusqlite::Result<Census> {
-    let Some(tid) = tier_id(conn, tier)? else { return Ok(Census { queues: Vec::new(), now }) };
+    let Some(tid) = tier_id(conn, tier)? else { return Ok(Census { now, ..Census::default() }) };
     let mut queues: BTreeMap<Queue, QueueCensus> = BTreeMap::new();
     let mut statement = conn.prepare_cached(
         "SELECT q.name, s.kind, t.code, t.n FROM tally t JOIN stream s ON s.sid = t.sid JOIN queue q ON q.qid = s.qid WHERE q.tid = ?1 AND q.name <> ?2",
@@ -288,7 +288,24 @@ pub(super) fn census(conn: &Connection, tier: &Tier, now: Timestamp) -> rusqlite
     for entry in queues.values_mut() {
         entry.oldest_wait = oldest(conn, tid, &entry.queue)?.map(|at| now.since(at));
     }
-    Ok(Census { queues: queues.into_values().collect(), now })
+    let (overdue, next_due) = due(conn, tid, now)?;
+    Ok(Census { queues: queues.into_values().collect(), overdue, next_due, now })
+}
+
+/// How many jobs are due, up to a batch, and when the first one is or was: the head of an index, and a page of it.
+fn due(conn: &Connection, tid: i64, now: Timestamp) -> rusqlite::Result<(u64, Option<Timestamp>)> {
+    let next: Option<i64> = conn
+        .prepare_cached("SELECT min(run_at) FROM job WHERE tid = ?1 AND state BETWEEN 2 AND 3")?
+        .query_row(params![tid], |row| row.get(0))?;
+    let due: i64 = conn
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM job WHERE tid = ?1 AND state BETWEEN 2 AND 3 AND run_at <= ?2 LIMIT ?3)",
+        )?
+        .query_row(
+            params![tid, now.ms(), i64::try_from(MAX_BATCH).unwrap_or(i64::MAX)],
+            |row| row.get(0),
+        )?;
+    Ok((due.unsigned_abs(), next.map(Timestamp::from_ms)))
 }
 
 /// Since when the head of a queue's longest-waiting list waits.

@@ -1,7 +1,9 @@
 -- Counts, and who waits longest: the heads of the parts that have work.
 -- KEYS[1] prefix
--- Output  {now, identity, counters, streams, for each head: part, record}
-local answer = { now, call('HGET', P .. 'meta', 'identity'), call('HGETALL', P .. 'c'), call('HGETALL', P .. 'streams') }
+-- ARGV[1] most of those that are due
+-- Output  {now, identity, counters, streams, due, when the first one is or was due or -1, for each head: part, record}
+local answer = { now, call('HGET', P .. 'meta', 'identity'), call('HGETALL', P .. 'c'), call('HGETALL', P .. 'streams'),
+  math.min(call('ZCOUNT', P .. 'due', '-inf', now), tonumber(ARGV[1])), tonumber(call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')[2] or -1) }
 local function head(part, id)
   local rec = id and call('HGET', P .. 'jobs', id)
   if rec then

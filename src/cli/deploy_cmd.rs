@@ -359,7 +359,8 @@ fn told(ctx: &Context, line: &Line) -> Result<(), CliError> {
     };
     let at = line.at.to_string();
     let time = at.get(11..19).unwrap_or_default().to_owned();
-    ctx.out.line(escaped(&format!("{time}  {:<10} {mark} {}", line.step, line.text)))
+    // The mark brings its own colour, which must not be escaped.
+    ctx.out.line(format!("{time}  {} {mark} {}", escaped(&format!("{:<10}", line.step)), escaped(&line.text)))
 }
 
 /// The last word, and the exit code.
@@ -398,7 +399,7 @@ fn ended(ctx: &Context, deploy: &Deploy) -> CliResult {
         Outcome::Aborted => format!("{} aborted. Nothing changed: {from} is active", deploy.id),
         Outcome::Superseded => format!("{} superseded: somebody else switched the tier", deploy.id),
     };
-    ctx.out.line(escaped(&format!("{} {text}", ctx.out.mark(exit == Exit::Ok))))?;
+    ctx.out.marked(exit == Exit::Ok, text)?;
     let next = match outcome {
         Outcome::Committed => format!("gate check --release {}", deploy.to),
         _ => format!("deploy show {}", deploy.id),

@@ -18,7 +18,7 @@ use crate::health::tier::doctor::{Finding, diagnose, is_ill};
 use crate::health::tier::simulate::{BEAT, Illness, Simulation};
 use crate::location::StoreUrl;
 use crate::names::{Tier, escaped};
-use crate::store::{self, Beat, StoreError};
+use crate::store::{self, Beat, ErrorKind, StoreError};
 
 pub(super) fn run(ctx: Context, args: &Doctor) -> CliResult {
     match args.simulate {
@@ -35,7 +35,7 @@ async fn examine(ctx: &Context, all: bool) -> CliResult {
     let config = ctx.config()?; // a broken one is refused here, with the key and the way out
     let (url, why) = config.store()?;
     let tier = config.tier();
-    let (mut patients, mut others) = (Vec::new(), Vec::new());
+    let (mut patients, mut others, mut away) = (Vec::new(), Vec::new(), false);
     if url.path().is_some_and(|path| !path.exists()) {
         let missing = Finding {
             check: "store",
@@ -44,13 +44,17 @@ async fn examine(ctx: &Context, all: bool) -> CliResult {
             fix: Some("sluicegate work".to_owned()),
         };
         patients.push((tier.clone(), vec![missing]));
+        away = true;
     } else {
         match look(ctx, &config, &url, all).await {
             Ok((facts, beside)) => {
                 patients.extend(facts.iter().map(|facts| (facts.tier.clone(), diagnose(facts))));
                 others = beside;
             }
-            Err(error) => patients.push((tier.clone(), vec![Finding::unreachable(&error)])),
+            Err(error) => {
+                away = matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Denied);
+                patients.push((tier.clone(), vec![Finding::unreachable(&error)]));
+            }
         }
     }
     let file =
@@ -88,7 +92,12 @@ async fn examine(ctx: &Context, all: bool) -> CliResult {
             ctx.out.json(&tiers::noted(json_of(tier, findings), &others))?;
         }
     }
-    Ok(if ill.is_some() { Exit::Unhealthy } else { Exit::Ok })
+    // Nobody knows how a tier is whose store cannot be asked: that is not the same as ill.
+    Ok(match ill {
+        Some(_) if away => Exit::Unreachable,
+        Some(_) => Exit::Unhealthy,
+        None => Exit::Ok,
+    })
 }
 
 /// The facts of the tiers that are asked about, and which others there are.
@@ -124,7 +133,7 @@ fn tell(
     own: &impl Fn(&Tier, &str) -> String,
 ) -> Result<(), CliError> {
     let head = blocking(findings).map_or("nothing blocks it", |finding| finding.output.as_str());
-    ctx.out.line(escaped(&format!("{} tier {tier}: {head}", ctx.out.mark(!is_ill(findings)))))?;
+    ctx.out.marked(!is_ill(findings), format!("tier {tier}: {head}"))?;
     for finding in findings {
         line(ctx, finding)?;
         if let Some(fix) = &finding.fix {

@@ -94,14 +94,8 @@ impl Answer for TierVerdict {
 
     fn show(&self, ctx: &Context) -> Result<(), CliError> {
         let good = self.decision == Decision::Pass;
-        ctx.out.line(escaped(&format!(
-            "{} {}  release {}, tier {}: {}",
-            ctx.out.mark(good),
-            self.decision.as_str(),
-            self.release,
-            self.tier,
-            self.output
-        )))?;
+        let (word, release, tier) = (self.decision.as_str(), &self.release, &self.tier);
+        ctx.out.marked(good, format!("{word}  release {release}, tier {tier}: {}", self.output))?;
         troubles(ctx, self, "  ")
     }
 

@@ -10,7 +10,6 @@ use super::context::Context;
 use super::error::CliError;
 use super::gate::{Answer, troubles};
 use crate::health::tier::{AllAsk, AllVerdict, Decision, look_all};
-use crate::names::escaped;
 use crate::store::Store;
 
 /// Looks at all tiers once.
@@ -54,16 +53,11 @@ impl Answer for AllVerdict {
             n => format!("{n} of {}: {}", self.tiers.len(), red.join(", ")),
         };
         let decision = self.decision.as_str();
-        out.line(escaped(&format!("{} {decision}  {release}all tiers: {words}", out.mark(good))))?;
+        out.marked(good, format!("{decision}  {release}all tiers: {words}"))?;
         for tier in &self.tiers {
             let good = tier.decision == Decision::Pass;
-            out.line(escaped(&format!(
-                "{} {:<10}  {:<16} {}",
-                out.mark(good),
-                tier.decision.as_str(),
-                tier.tier,
-                tier.output
-            )))?;
+            let word = tier.decision.as_str();
+            out.marked(good, format!("{word:<10}  {:<16} {}", tier.tier, tier.output))?;
             troubles(ctx, tier, "    ")?;
         }
         for tier in &self.idle {

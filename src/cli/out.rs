@@ -161,6 +161,11 @@ impl Out {
         }
     }
 
+    /// A line that begins with a mark. Only what follows is escaped: the mark's own colour must reach the terminal.
+    pub(super) fn marked(&self, good: bool, text: impl std::fmt::Display) -> Result<(), CliError> {
+        self.line(format!("{} {}", self.mark(good), escaped(&text.to_string())))
+    }
+
     /// A good or bad mark.
     pub(super) fn mark(&self, good: bool) -> &'static str {
         match (good, self.colour) {

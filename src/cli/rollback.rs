@@ -66,13 +66,12 @@ pub(super) async fn run(ctx: &Context, args: Rollback) -> CliResult {
                 )?;
                 return Ok(Exit::Ok);
             }
-            ctx.out.line(escaped(&format!(
-                "{} {} is active again at generation {} after {}: {proof}",
-                ctx.out.mark(true),
-                now.release,
-                now.generation,
-                human(all)
-            )))?;
+            let (release, generation) = (&now.release, now.generation);
+            let after = human(all);
+            ctx.out.marked(
+                true,
+                format!("{release} is active again at generation {generation} after {after}: {proof}"),
+            )?;
             ctx.out.next(format!("{} gate check --release {}", ctx.program, now.release));
             Ok(Exit::Ok)
         }

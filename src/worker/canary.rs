@@ -20,6 +20,7 @@ use super::lease::Lease;
 use super::ready::Item;
 use super::state::{Core, lock};
 use super::{Ended, executor};
+use crate::activation::WorkerState;
 use crate::ids::{JobId, Nonce};
 use crate::job::{Args, Context, Handler, Job, JobResult, NewJob, Outcome};
 use crate::names::Kind;
@@ -170,10 +171,10 @@ async fn rehearse(core: &Core) -> bool {
             true
         }
         Err(why) => {
-            core.fail_step(
-                FaultCode::ActivationHookFailed,
-                format!("the rehearsal of the activation hook failed: {why}"),
-            );
+            let why = format!("the rehearsal of the activation hook failed: {why}");
+            // The canary did pass: that it has not must not stand before the cause.
+            core.become_state(WorkerState::Starting, Some(why.clone()));
+            core.fail_step(FaultCode::ActivationHookFailed, why);
             false
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sluicegate::activation::WorkerState as W;
 use sluicegate::names::{Queue, Tier};
-use sluicegate::store::{Actor, Pause};
+use sluicegate::store::{Actor, Fault, FaultCode, Pause};
 
 use super::hands::{Hand, flip, store};
 use super::sandbox::Sandbox;
@@ -14,7 +14,7 @@ use crate::both::Engine;
 async fn what_blocks_comes_first_with_the_command_that_helps(engine: Engine) {
     let sandbox = Sandbox::on(engine);
     if engine == Engine::Sqlite {
-        let none = sandbox.run(&["doctor"]).exits(3);
+        let none = sandbox.run(&["doctor"]).exits(13);
         assert!(none.out.contains("does not exist yet"), "{none:?}");
         assert!(!sandbox.path("data").exists(), "a doctor creates nothing");
     }
@@ -43,6 +43,66 @@ async fn what_blocks_comes_first_with_the_command_that_helps(engine: Engine) {
     one.says.clock = one.says.clock.plus(Duration::from_secs(600));
     one.beat().await;
     assert!(sandbox.run(&["doctor"]).exits(0).out.contains("[!] clocks"));
+}
+
+/// Nothing is active yet, and the only worker cannot become so: another one beside it would be no help.
+async fn a_worker_that_does_not_get_ready_is_red_before_anything_is_active(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let store = store(&sandbox).await;
+    let mut one = Hand::join(&store, "w-1", "r1", W::Inactive).await;
+    sandbox.run(&["doctor"]).exits(0);
+    for code in [FaultCode::ActivationHookFailed, FaultCode::SelfTestFailed] {
+        one.says.fault = Some(Fault { code, detail: "exit 127".into(), at: sluicegate::clock::wall() });
+        one.becomes(W::Starting).await;
+        let cause = format!("✘ tier default: w-1: {}: exit 127", code.as_str());
+        let ill = sandbox.run(&["doctor"]).exits(3).tells(&cause);
+        assert!(ill.err.trim().ends_with(" worker show w-1"), "{ill:?}");
+        assert!(!ill.out.contains(" work\n"), "no worker beside it: {ill:?}");
+    }
+}
+
+async fn an_active_release_without_a_living_worker_is_red_before_a_job_waits(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let store = store(&sandbox).await;
+    flip(&*store, None, "r1").await;
+    let ill = sandbox.run(&["doctor"]).exits(3).tells("no worker of the active release `r1` lives");
+    assert!(ill.err.trim().ends_with(" work --release r1"), "{ill:?}");
+    sandbox.run(&["gate", "check", "--release", "r1"]).exits(8);
+}
+
+#[test]
+fn a_store_that_cannot_be_asked_is_unreachable_and_not_ill() {
+    let sandbox = Sandbox::new();
+    for command in [&["doctor"][..], &["status"], &["gate", "check"]] {
+        sandbox.run(&[&["--store", "redis://127.0.0.1:1/0"], command].concat()).exits(13);
+    }
+}
+
+/// A newcomer's terminal showed `\x1b[31m✘`: the mark went through the escaper with what came from the store.
+async fn marks_keep_their_colour_and_what_a_store_says_does_not(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let store = store(&sandbox).await;
+    let mut one = Hand::join(&store, "w-1", "r1", W::Active).await;
+    let _two = Hand::join(&store, "w-2", "r2", W::Active).await;
+    let commands: [(&[&str], i32); 6] = [
+        (&["activate", "r1"], 0),
+        (&["status"], 0),
+        (&["doctor"], 3),
+        (&["gate", "check", "--release", "r1"], 3),
+        (&["gate", "check", "--release", "r1", "--all-tiers"], 3),
+        (&["rollback", "--to", "r2"], 0),
+    ];
+    for (command, code) in commands {
+        let run = sandbox.run(&[command, &["--color", "always"]].concat()).exits(code);
+        assert!(run.out.contains("\x1b[3") && run.out.contains("m✔\x1b[0m") || code != 0, "{run:?}");
+        assert!(code == 0 || run.out.contains("\x1b[31m✘\x1b[0m"), "{run:?}");
+        assert!(!run.out.contains("\\x1b[3"), "the mark was escaped: {run:?}");
+        if command.first() == Some(&"status") {
+            one.says.canary_error = Some("\u{1b}[2J wiped".into());
+            one.beat().await;
+        }
+        assert!(!run.out.contains("\x1b[2J"), "what a worker says was not escaped: {run:?}");
+    }
 }
 
 async fn a_paused_queue_is_told_with_who_why_and_until_when(engine: Engine) {
@@ -101,6 +161,9 @@ async fn a_simulated_illness_turns_the_gate_red_and_leaves_nothing_behind(engine
 on_both! {
     #[tokio::test] async:
         what_blocks_comes_first_with_the_command_that_helps
+        a_worker_that_does_not_get_ready_is_red_before_anything_is_active
+        an_active_release_without_a_living_worker_is_red_before_a_job_waits
+        marks_keep_their_colour_and_what_a_store_says_does_not
         a_paused_queue_is_told_with_who_why_and_until_when
         a_simulated_illness_turns_the_gate_red_and_leaves_nothing_behind;
 }

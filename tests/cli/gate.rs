@@ -97,6 +97,18 @@ async fn a_hook_that_fails_ends_a_wait_and_so_does_another_activation(engine: En
     replaced.ended().exits(9);
 }
 
+/// `activate r1` would have taken production back to what was just replaced.
+async fn a_wait_for_what_was_replaced_before_says_so_and_advises_no_way_back(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let store = store(&sandbox).await;
+    let _one = Hand::join(&store, "w-1", "r1", W::Inactive).await;
+    flip(&*store, None, "r1").await;
+    flip(&*store, Some(1), "r2").await;
+    let run = sandbox.run(&["gate", "wait", "--release", "r1", "--timeout", "200ms"]).exits(124);
+    assert!(run.out.contains("replaced by `r2` at generation 2"), "{run:?}");
+    assert!(!run.err.contains("activate"), "{run:?}");
+}
+
 async fn a_wait_ends_with_124_when_nothing_is_decided_and_with_3_when_it_is_bad(engine: Engine) {
     let sandbox = Sandbox::on(engine);
     let store = store(&sandbox).await;
@@ -241,6 +253,7 @@ on_both! {
         each_verdict_has_its_exit_code
         a_wait_begun_before_the_workers_ends_with_a_pass
         a_hook_that_fails_ends_a_wait_and_so_does_another_activation
+        a_wait_for_what_was_replaced_before_says_so_and_advises_no_way_back
         a_wait_ends_with_124_when_nothing_is_decided_and_with_3_when_it_is_bad
         a_worker_that_falls_silent_is_red_within_ten_seconds_until_it_goes_on
         what_ci_shows

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::absence::{quiet_words, unattended};
 use super::crew::{Crew, Group, Member, Place, groups, named, names, recent_restarts};
 use super::facts::TierFacts;
-use super::rules::{CRASH_LOOP, SETTLING, UNSERVED, proven};
+use super::rules::{CRASH_LOOP, SETTLING, UNSERVED, proven, replaced};
 use super::verdict::{Mark, TierCheck};
 use crate::activation::Mode;
 use crate::clock::human;
@@ -26,10 +26,23 @@ pub(super) fn activation(crew: &Crew<'_>) -> TierCheck {
     let Some(current) = crew.current else {
         let (observed, output) = match &facts.activation {
             None => (Value::Null, format!("nothing is active in tier `{}` yet", facts.tier)),
-            Some(other) => (
-                json!(other.release),
-                format!("release `{}` is active (generation {})", other.release, other.generation),
-            ),
+            Some(other) => {
+                // To activate what was just replaced would take the new one back from production.
+                if let Some(change) = replaced(facts, release) {
+                    let (by, at) = (&change.to.release, change.to.generation);
+                    let mut output = format!("replaced by `{by}` at generation {at}");
+                    if other.generation > at {
+                        output +=
+                            &format!("; `{}` is active (generation {})", other.release, other.generation);
+                    }
+                    let check = TierCheck::pass(KEY, facts.now, json!(other.release));
+                    return check.bad(Mark::Pending, output, "sluicegate events");
+                }
+                (
+                    json!(other.release),
+                    format!("release `{}` is active (generation {})", other.release, other.generation),
+                )
+            }
         };
         return TierCheck::pass(KEY, facts.now, observed).bad(Mark::Pending, output, hint);
     };

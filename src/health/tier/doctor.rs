@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::absence::{absence, overdue};
+use super::checks::TROUBLES;
 use super::crew::{Crew, names};
 use super::rules::{judge, proven};
 use super::{GateAsk, TierFacts};
@@ -52,7 +53,10 @@ impl Finding {
 /// Looks at a tier. What blocks comes first; without a failure, nothing does.
 #[must_use]
 pub fn diagnose(facts: &TierFacts) -> Vec<Finding> {
-    let mut findings = vec![store(facts), activation(facts)];
+    let mut findings = vec![store(facts)];
+    // What keeps the workers of a tier from their first activation is the cause, that nothing is active is its effect.
+    findings.extend(unready(facts));
+    findings.push(activation(facts));
     findings.extend(facts.held.iter().map(|held| paused(facts, held)));
     findings.extend(workers(facts));
     findings.extend(full_house(facts));
@@ -97,6 +101,10 @@ fn activation(facts: &TierFacts) -> Finding {
         Some(release) => {
             ("workers stand by, and nobody activated them", format!("sluicegate activate {release}"))
         }
+        // Another worker beside one that does not get ready would take the tier as unmanaged.
+        None if facts.workers.iter().any(is_there) => {
+            ("workers are there, and none of them is ready", "sluicegate worker list".to_owned())
+        }
         None => ("no worker without a release has come yet", "sluicegate work".to_owned()),
     };
     let waiting = waiting(facts);
@@ -122,13 +130,42 @@ fn paused(facts: &TierFacts, held: &Paused) -> Finding {
     Finding::new("pauses", status, output, String::new())
 }
 
+/// Living, and not on its way out.
+fn is_there(seen: &Seen) -> bool {
+    !seen.is_stale() && !matches!(seen.presence.state, WorkerState::Stopping | WorkerState::Stopped)
+}
+
+/// What keeps workers from being ready while nothing is active yet. It blocks only as long as nobody else is.
+fn unready(facts: &TierFacts) -> Vec<Finding> {
+    if facts.activation.is_some() {
+        return Vec::new();
+    }
+    let releases: std::collections::BTreeSet<&Release> =
+        facts.workers.iter().filter(|seen| is_there(seen)).map(|seen| &seen.presence.release).collect();
+    let ready = releases.iter().any(|release| proven(facts, release).next().is_some());
+    let status = if ready { Status::Warn } else { Status::Fail };
+    let of_a_worker =
+        |key: &str| key == "canary:roundTrip" || TROUBLES.iter().any(|(known, _)| *known == key);
+    let mut findings = Vec::new();
+    for release in releases {
+        let verdict = judge(&GateAsk::new(release.clone()), facts);
+        let bad = verdict.checks.iter().filter(|check| check.status == Status::Fail && !check.pending);
+        findings.extend(bad.filter(|check| of_a_worker(check.key())).map(|check| {
+            let output = check.output.clone().unwrap_or_default();
+            let worker = check.component_id.as_ref().and_then(|of| of.strip_prefix("worker/"));
+            let fix = worker.map(|worker| format!("sluicegate worker show {worker}"));
+            Finding { check: check.key(), status, output, fix }
+        }));
+    }
+    findings
+}
+
 /// What the gate says of the active release.
 fn workers(facts: &TierFacts) -> Vec<Finding> {
     let Some(current) = &facts.activation else { return Vec::new() };
     let ask = GateAsk { allow_provisional: true, ..GateAsk::new(current.release.clone()) };
     let verdict = judge(&ask, facts);
-    let living =
-        facts.workers.iter().any(|seen| seen.presence.release == current.release && !seen.is_stale());
+    let living = facts.workers.iter().any(|seen| seen.presence.release == current.release && is_there(seen));
     let mut findings = Vec::new();
     if !living {
         findings.push(nobody(facts, &ask));
@@ -160,11 +197,11 @@ fn nobody(facts: &TierFacts, ask: &GateAsk) -> Finding {
         }
         None => (String::new(), format!("sluicegate work{start}")),
     };
-    let status = if waiting(facts) > 0 || why.is_some() { Status::Fail } else { Status::Warn };
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    // Jobs need not wait yet: the next one will, and nothing is there to take it.
     Finding::new(
         "workers",
-        status,
+        Status::Fail,
         format!("no worker of the active release `{active}` lives{why}{more}"),
         fix,
     )

@@ -85,7 +85,7 @@ fn superseded(ask: &GateAsk, facts: &TierFacts) -> Option<TierVerdict> {
 }
 
 /// The newest change that took the activation from a release.
-fn replaced<'f>(facts: &'f TierFacts, release: &Release) -> Option<&'f Change> {
+pub(super) fn replaced<'f>(facts: &'f TierFacts, release: &Release) -> Option<&'f Change> {
     let left = |change: &&Change| {
         change.from.as_ref().is_some_and(|from| from.release == *release) && change.to.release != *release
     };

@@ -163,7 +163,7 @@ impl Presence {
 }
 
 impl Presence {
-    /// Tells that this process takes the name over from another one, which did not say goodbye.
+    /// When processes of a name were replaced, up to now, where another one takes it over from this one without goodbye.
     pub(crate) fn restarted_after(before: &Seen) -> Vec<Timestamp> {
         let now = before.at.plus(before.age);
         let recent = |at: &&Timestamp| now.since(**at) < RESTARTS_KEPT;

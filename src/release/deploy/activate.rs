@@ -64,11 +64,12 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
         Some(by) => format!("provisional, reverts by itself at {by} unless confirmed"),
         None => "committed: there is no way back".to_owned(),
     };
-    let first = match arrived(lead.store, &lead.deploy.tier, &installed, TAKES_OVER).await? {
+    let first = match Box::pin(arrived(lead.store, &lead.deploy.tier, &installed, TAKES_OVER, |_| {})).await?
+    {
         Arrival::Active { worker, after } => {
             format!("{worker} is active after {}", crate::clock::human(after))
         }
-        Arrival::Replaced(_) | Arrival::Nobody => "no worker has taken over yet".to_owned(),
+        Arrival::Replaced { .. } | Arrival::Nobody => "no worker has taken over yet".to_owned(),
     };
     Ok(Next::Step(Step::Verify, format!("generation {}, {mode} · {first}", installed.generation)))
 }

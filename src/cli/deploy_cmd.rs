@@ -135,8 +135,8 @@ pub(super) async fn run(ctx: &Context, args: DeployArgs) -> CliResult {
         (Some(DeployCommand::Wait { id }), _) => wait(ctx, id.as_deref()).await,
         (Some(DeployCommand::List { limit }), _) => list(ctx, limit).await,
         (Some(DeployCommand::Show { id }), _) => show(ctx, &id).await,
-        (Some(DeployCommand::Resume { id }), _) => resume(ctx, id.as_deref()).await,
-        (Some(DeployCommand::Abort { id, reason }), _) => end(ctx, id.as_deref(), reason).await,
+        (Some(DeployCommand::Resume { id }), _) => Box::pin(resume(ctx, id.as_deref())).await,
+        (Some(DeployCommand::Abort { id, reason }), _) => Box::pin(end(ctx, id.as_deref(), reason)).await,
         (None, start) => begin(ctx, start).await,
     }
 }

@@ -155,7 +155,7 @@ fn dispatch(cli: Cli, registry: Registry, clap: clap::Command, typed: &str) -> C
         Command::Queue(QueueCommand::Show { queue }) => {
             ctx.block_on(async move |ctx| queue::show(ctx, queue).await)
         }
-        Command::Deploy(args) => ctx.block_on(async move |ctx| deploy_cmd::run(ctx, *args).await),
+        Command::Deploy(args) => ctx.block_on(async move |ctx| Box::pin(deploy_cmd::run(ctx, *args)).await),
         Command::Rollback(args) => ctx.block_on(async move |ctx| rollback::run(ctx, args).await),
         Command::Release(command) => ctx.block_on(async move |ctx| release_cmd::run(ctx, command).await),
         Command::Worker(command) => ctx.block_on(async move |ctx| worker_cmd::run(ctx, command).await),

@@ -41,9 +41,7 @@ pub(super) fn check(deploy: &Deploy, facts: &TierFacts) -> Result<(), String> {
     }
     let unserved = facts.queues.iter().find(|queue| {
         let serves = |seen: &&Seen| seen.presence.serves(&queue.queue);
-        queue.kinds.values().any(is_open)
-            && !new.iter().any(|seen| serves(seen))
-            && old.iter().any(|seen| serves(seen))
+        queue.kinds.values().any(is_open) && !new.iter().any(&serves) && old.iter().any(serves)
     });
     match unserved {
         Some(queue) => {

@@ -37,7 +37,11 @@ pub(super) async fn run(ctx: &Context, args: Activate) -> CliResult {
         headline(ctx, &done, false)?;
     }
     let arrival = match waits {
-        true => Some(arrived(&*store, &tier, &done.to, ctx.timeout()?).await?),
+        true => {
+            let release = &done.to.release;
+            let say = |why: &str| ctx.out.note(format!("waiting for a worker of {release}: {why}"));
+            Some(arrived(&*store, &tier, &done.to, ctx.timeout()?, say).await?)
+        }
         false => None,
     };
     if !ctx.out.is_for_people() {
@@ -146,11 +150,16 @@ fn ended(ctx: &Context, plan: &Plan, arrival: Option<Arrival>) -> CliResult {
             ))?;
         }
         Some(Arrival::Active { .. }) => {}
-        Some(Arrival::Replaced(other)) => {
-            let message = format!(
-                "release `{}` was activated over it, at generation {}",
-                other.release, other.generation
-            );
+        Some(Arrival::Replaced { by, reverted, fault }) => {
+            let why = fault.map(|fault| format!("; {fault}")).unwrap_or_default();
+            let message = if reverted {
+                format!("reverted to {} by itself: not confirmed in time{why}", by.release)
+            } else {
+                format!(
+                    "release `{}` was activated over it, at generation {}{why}",
+                    by.release, by.generation
+                )
+            };
             return Err(CliError::new(Exit::Conflict, message)
                 .hint(format!("see what happened: `{} events`", ctx.program)));
         }

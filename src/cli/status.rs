@@ -10,7 +10,7 @@ use super::error::{CliError, CliResult};
 use super::{queue, tiers};
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::{Timestamp, human};
-use crate::health::tier::{GateAsk, look};
+use crate::health::tier::{Decision, GateAsk, TierFacts, TierVerdict, judge};
 use crate::job::State;
 use crate::names::{Release, Tier, escaped};
 use crate::store::{Census, Presence, Seen, Store};
@@ -58,10 +58,20 @@ async fn section(
     let about = store.about();
     let (activation, workers, census) =
         (store.activation(tier).await?, store.workers(tier).await?, store.census(tier).await?);
-    let trouble = trouble(&workers, &census);
     let active = activation.as_ref().map_or_else(Release::default, |current| current.release.clone());
-    let verdict = look(store, tier, &GateAsk::new(active)).await;
-    let help = format!("sluicegate {}", advice(activation.as_ref(), &workers, &census));
+    let ask = GateAsk::new(active);
+    // The headline and the gate's line come from the same facts: they must tell one story.
+    let (verdict, works) = match TierFacts::gather(store, tier, Some(&ask.release)).await {
+        Ok(facts) => {
+            (judge(&ask, &facts), judge(&GateAsk { allow_provisional: true, ..ask.clone() }, &facts))
+        }
+        Err(error) => {
+            let unreadable = TierVerdict::unreadable(tier, &ask.release, &error);
+            (unreadable.clone(), unreadable)
+        }
+    };
+    let trouble = trouble(activation.as_ref(), &workers, &census, &works);
+    let help = format!("sluicegate {}", advice(activation.as_ref(), &workers, &census, &works));
     let mut section = Section { json: None, trouble: trouble.is_some(), help };
     if !ctx.out.is_for_people() {
         let workers: Vec<_> =
@@ -72,11 +82,9 @@ async fn section(
         return Ok(section);
     }
     let out = &ctx.out;
-    out.line(format!(
-        "{} tier {tier}   {}",
-        out.mark(trouble.is_none()),
-        trouble.as_deref().unwrap_or("ok")
-    ))?;
+    let provisional = activation.as_ref().is_some_and(|current| current.mode == Mode::Provisional);
+    let ok = if provisional { "ok, provisional" } else { "ok" };
+    out.marked(trouble.is_none(), format!("tier {tier}   {}", trouble.as_deref().unwrap_or(ok)))?;
     out.line(format!("store      {}   {}, survives: {}", about.location, about.detail, about.durability))?;
     out.line(format!("activation {}", activation_line(activation.as_ref(), census.now)))?;
     out.line(escaped(&format!("gate       {}: {}", verdict.decision.as_str(), verdict.output)))?;
@@ -91,16 +99,21 @@ async fn section(
 }
 
 /// The command that helps most: a worker when there is none, a look at what failed, a first job.
-fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) -> String {
+fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census, works: &TierVerdict) -> String {
     let jobs = |state| -> u64 { census.queues.iter().map(|queue| queue.jobs(state)).sum() };
-    if workers.iter().all(|seen| seen.is_stale() || seen.presence.state == WorkerState::Stopped) {
+    if living(activation, workers).is_empty() {
         return match activation.map(|current| &current.release) {
             Some(release) if !release.is_implicit() => format!("work --release {release}"),
             _ => "work".into(),
         };
     }
-    if workers.iter().any(|seen| seen.presence.fault.is_some()) {
+    if works.decision == Decision::Fail || workers.iter().any(|seen| seen.presence.fault.is_some()) {
         return "doctor".into();
+    }
+    if let Some(current) = activation.filter(|current| current.mode == Mode::Provisional)
+        && works.decision == Decision::Pass
+    {
+        return format!("activate {} --confirm", current.release);
     }
     for state in [State::Dead, State::Parked, State::Retryable] {
         if jobs(state) > 0 {
@@ -113,23 +126,39 @@ fn advice(activation: Option<&Activation>, workers: &[Seen], census: &Census) ->
     "job list".into()
 }
 
-/// What is wrong, as far as these facts tell.
-fn trouble(workers: &[Seen], census: &Census) -> Option<String> {
-    let living: Vec<&Seen> = workers.iter().filter(|seen| !seen.is_stale()).collect();
+/// The living workers that are meant to work: those of the active release, or all while there is none.
+fn living<'w>(activation: Option<&Activation>, workers: &'w [Seen]) -> Vec<&'w Seen> {
+    let meant = |seen: &&Seen| activation.is_none_or(|current| current.release == seen.presence.release);
+    let lives = |seen: &&Seen| !seen.is_stale() && seen.presence.state != WorkerState::Stopped;
+    workers.iter().filter(meant).filter(lives).collect()
+}
+
+/// What is wrong, as the gate judges it; a provisional activation is no trouble.
+fn trouble(
+    activation: Option<&Activation>,
+    workers: &[Seen],
+    census: &Census,
+    works: &TierVerdict,
+) -> Option<String> {
+    if works.decision == Decision::Pass {
+        return None;
+    }
+    let living = living(activation, workers);
     if living.iter().any(|seen| seen.presence.state == WorkerState::Active) {
-        let stuck: u32 = living.iter().map(|seen| seen.presence.stuck).sum();
-        return (stuck > 0).then(|| format!("{stuck} jobs ignore their cancellation"));
+        return Some(works.output.clone());
     }
     let waiting: u64 = census.queues.iter().map(|queue| queue.jobs(State::Available)).sum();
-    let why = living.iter().find_map(|seen| {
-        Some(format!(
-            ": {} is {}, {}",
-            seen.presence.worker,
-            seen.presence.state,
-            seen.presence.reason.as_ref()?
-        ))
-    });
-    Some(format!("no active worker, {waiting} jobs waiting{}", why.unwrap_or_default()))
+    let why = match (living.first(), activation) {
+        (None, Some(current)) => format!(": no worker of the active release `{}` lives", current.release),
+        _ => living
+            .iter()
+            .map(|seen| &seen.presence)
+            .max_by_key(|presence| presence.fault.is_some())
+            .map(|presence| format!(": {} is {}, {}", presence.worker, presence.state, reason(presence)))
+            .unwrap_or_default(),
+    };
+    let jobs = if waiting == 1 { "job waits" } else { "jobs wait" };
+    Some(format!("no active worker, {waiting} {jobs}{why}"))
 }
 
 fn activation_line(activation: Option<&Activation>, now: Timestamp) -> String {

@@ -8,13 +8,18 @@ use serde::Serialize;
 use crate::activation::{Activation, Mode, WorkerState};
 use crate::clock::{human, instant};
 use crate::health::tier::rules::{is_simulated, proven};
-use crate::health::tier::{Change, TierFacts};
+use crate::health::tier::{Change, TierFacts, ledger_tail};
 use crate::names::{Release, Tier};
 use crate::store::{Actor, FaultCode, Flip, Flipped, Seen, Store, StoreError};
 
 /// The longest pause between two looks at the workers. A change of the activation wakes earlier; that a worker has become
 /// active wakes nobody.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// A wait that takes so long says what it waits for; a warm worker takes over in a fraction of it.
+const LONG: Duration = Duration::from_secs(3);
+/// The change that ended a wait is among the last lines of the ledger.
+const LATELY: u64 = 50;
 
 /// What to switch to, and how.
 #[derive(Debug, Clone)]
@@ -143,7 +148,7 @@ pub fn plan(wish: &Wish, facts: &TierFacts) -> Result<Plan, Refusal> {
     let flip = flip(wish, facts)?;
     let mut warnings = nobody_ready(wish, facts, ready)?;
     if let Some(back) = flip.fallback.as_ref().filter(|back| proven(facts, back).next().is_none()) {
-        let why = who_is_there(facts, back);
+        let why = who_is_there(&facts.workers, back);
         warnings.push(format!("no living, proven worker of the way back `{back}` would revert it: {why}"));
     }
     let to = Activation {
@@ -164,7 +169,7 @@ fn nobody_ready(wish: &Wish, facts: &TierFacts, ready: usize) -> Result<Vec<Stri
         return Ok(Vec::new());
     }
     let (release, tier) = (wish.release.clone(), facts.tier.clone());
-    let why = who_is_there(facts, &release);
+    let why = who_is_there(&facts.workers, &release);
     match wish.force {
         true => Ok(vec![format!("no living, proven worker of `{release}`: {why}")]),
         false => Err(Refusal::NobodyReady { release, tier, why }),
@@ -218,9 +223,8 @@ fn present(facts: &TierFacts) -> String {
 }
 
 /// What there is of a release that nobody of is ready.
-fn who_is_there(facts: &TierFacts, release: &Release) -> String {
-    let of_release: Vec<&Seen> =
-        facts.workers.iter().filter(|seen| seen.presence.release == *release).collect();
+fn who_is_there(workers: &[Seen], release: &Release) -> String {
+    let of_release: Vec<&Seen> = workers.iter().filter(|seen| seen.presence.release == *release).collect();
     let Some(one) = of_release.first() else { return "none was ever seen".to_owned() };
     let presence = &one.presence;
     let why = match (&presence.fault, &presence.canary_error) {
@@ -263,6 +267,15 @@ pub async fn carry_out(store: &dyn Store, mut plan: Plan, by: &Actor) -> Result<
     }
 }
 
+/// What a living worker of a release says is wrong with it.
+fn faulty(workers: &[Seen], release: &Release) -> Option<String> {
+    let living = workers.iter().filter(|seen| seen.presence.release == *release && !seen.is_stale());
+    living.map(|seen| &seen.presence).find_map(|presence| {
+        let fault = presence.fault.as_ref()?;
+        Some(format!("{}: {}: {}", presence.worker, fault.code.as_str(), fault.detail))
+    })
+}
+
 /// What came of the wait for a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arrival {
@@ -274,12 +287,20 @@ pub enum Arrival {
         after: Duration,
     },
     /// Another activation came first.
-    Replaced(Activation),
+    Replaced {
+        /// Which.
+        by: Activation,
+        /// Whether that is the way back: nobody confirmed it in time.
+        reverted: bool,
+        /// The last fault that a worker of the release told.
+        fault: Option<String>,
+    },
     /// Nobody came in time.
     Nobody,
 }
 
-/// Waits until a worker of the release is active at that generation, or a later one of the same release.
+/// Waits until a worker of the release is active at that generation, or a later one of the same release. What it waits for
+/// is told once: as soon as a worker has a fault, or when it takes long.
 ///
 /// # Errors
 /// When the store could not answer.
@@ -288,10 +309,12 @@ pub async fn arrived(
     tier: &Tier,
     activation: &Activation,
     within: Duration,
+    waits: impl Fn(&str),
 ) -> Result<Arrival, StoreError> {
     let began = instant();
     let mut wake = store.subscribe(tier).await?;
     let mut pause = Duration::from_millis(5);
+    let (mut fault, mut told) = (None, false);
     loop {
         let here = |seen: &&Seen| {
             let presence = &seen.presence;
@@ -301,12 +324,24 @@ pub async fn arrived(
                 && !seen.is_stale()
                 && !is_simulated(seen)
         };
-        if let Some(seen) = store.workers(tier).await?.iter().find(here) {
+        let workers = store.workers(tier).await?;
+        if let Some(seen) = workers.iter().find(here) {
             return Ok(Arrival::Active { worker: seen.presence.worker.to_string(), after: began.elapsed() });
         }
         match store.activation(tier).await? {
-            Some(current) if current.release != activation.release => return Ok(Arrival::Replaced(current)),
+            Some(by) if by.release != activation.release => {
+                let changes = Box::pin(ledger_tail(store, tier, LATELY)).await?;
+                let reverted = changes.iter().filter_map(Change::read).any(|change| {
+                    change.event == "activation.reverted" && change.to.generation == by.generation
+                });
+                return Ok(Arrival::Replaced { by, reverted, fault });
+            }
             _ => {}
+        }
+        fault = faulty(&workers, &activation.release).or(fault);
+        if !told && (fault.is_some() || began.elapsed() >= LONG) {
+            told = true;
+            waits(&fault.clone().unwrap_or_else(|| who_is_there(&workers, &activation.release)));
         }
         let left = within.saturating_sub(began.elapsed());
         if left.is_zero() {

@@ -115,10 +115,11 @@ async fn a_provisional_one_shows_how_it_stands_and_is_committed_at_its_generatio
             && status.contains("unless it is committed"),
         "{status}"
     );
+    sandbox.run(&["status"]).exits(0).tells("✔ tier default   ok, provisional").says("activate r2 --confirm");
     assert_eq!(sandbox.run(&["status", "--json"]).json()["activation"]["fallback"], "r1");
     sandbox.run(&["gate", "check", "--release", "r2"]).exits(8);
     sandbox.run(&["gate", "check", "--release", "r2", "--allow-provisional"]).exits(0);
-    sandbox.run(&["activate", "r2"]).exits(0).says("`--confirm` commits it");
+    sandbox.run(&["activate", "r2"]).exits(9).says("activate r2 --confirm");
     let run = sandbox.run(&["activate", "r2", "--confirm", "--reason", "it is good"]).exits(0);
     assert!(run.out.contains("r2 committed at generation 2"), "{run:?}");
     sandbox.run(&["gate", "check", "--release", "r2"]).exits(0);
@@ -141,6 +142,27 @@ async fn a_provisional_one_shows_how_it_stands_and_is_committed_at_its_generatio
     followed.line("activation.committed");
     flip(&*store, Some(2), "r1").await;
     followed.line("r2 → r1, generation 3");
+}
+
+/// It was silent until the end, and then told of somebody else's activation.
+async fn a_wait_says_what_it_waits_for_and_that_it_reverted_by_itself(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let store = store(&sandbox).await;
+    flip(&*store, None, "r1").await;
+    let _one = Hand::join(&store, "w-a", "r1", W::Active).await;
+    let mut two = Hand::join(&store, "w-b", "r2", W::Inactive).await;
+    two.hook_fails().await;
+    let mut activate = sandbox.start(&["activate", "r2", "--force", "--provisional", "1s"]);
+    activate.line("generation 2, provisional");
+    // Claims of the way back are what revert it; there is none but this one.
+    let _back = sandbox.work(&["--name", "w-c", "--release", "r1"]);
+    let run = activate.ended().exits(9);
+    let fault = "w-b: ACTIVATION_HOOK_FAILED: bin/register: exit 127";
+    assert_eq!(run.err.matches(&format!("waiting for a worker of r2: {fault}")).count(), 1, "{run:?}");
+    assert!(
+        run.err.contains(&format!("reverted to r1 by itself: not confirmed in time; {fault}")),
+        "{run:?}"
+    );
 }
 
 /// However long the ledger is, its end is read, and no more.
@@ -230,8 +252,9 @@ async fn a_tier_goes_on_when_its_redis_came_back_empty() {
         run.code == 0 && run.out.contains("generation 4")
     };
     (0..3_000).find(back).expect("r1 is active again, at a generation that nobody has seen");
-    let done = sandbox.run(&["job", "enqueue", "echo", "--wait", "--timeout", "30s"]).exits(0);
-    assert!(done.out.contains("w-1 (r1)"), "{done:?}");
+    sandbox.run(&["job", "enqueue", "echo", "--wait", "--timeout", "30s"]).exits(0);
+    let jobs = sandbox.run(&["job", "list", "--json"]).exits(0);
+    assert!(jobs.out.contains("w-1") && !jobs.out.contains("w-0"), "{jobs:?}");
     assert!(sandbox.run(&["events"]).exits(0).out.contains("has no activation any more"));
 }
 
@@ -242,6 +265,7 @@ on_both! {
         what_nobody_proved_is_refused_and_nothing_is_changed
         a_script_names_the_generation_it_expects
         a_provisional_one_shows_how_it_stands_and_is_committed_at_its_generation
+        a_wait_says_what_it_waits_for_and_that_it_reverted_by_itself
         the_end_of_a_long_ledger_is_found;
     #[test] fn:
         what_nobody_confirms_reverts_by_itself;

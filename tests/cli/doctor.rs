@@ -78,6 +78,22 @@ fn a_store_that_cannot_be_asked_is_unreachable_and_not_ill() {
     }
 }
 
+/// The reason was that of any worker: of a healthy standby, or of one that is quiet elsewhere.
+async fn a_headline_tells_of_workers_of_the_active_release_only(engine: Engine) {
+    let sandbox = Sandbox::on(engine);
+    let store = store(&sandbox).await;
+    flip(&*store, None, "r1").await;
+    let mut standby = Hand::join(&store, "w-0", "r2", W::Inactive).await;
+    standby.says.reason = Some("release `r1` is active".into());
+    standby.beat().await;
+    let none = "✘ tier default   no active worker, 0 jobs wait: no worker of the active release `r1` lives";
+    sandbox.run(&["status"]).exits(0).tells(none).says("work --release r1");
+    let mut one = Hand::join(&store, "w-1", "r1", W::Inactive).await;
+    one.hook_fails().await;
+    let cause = "0 jobs wait: w-1 is inactive, ACTIVATION_HOOK_FAILED: bin/register: exit 127";
+    sandbox.run(&["status"]).exits(0).tells(cause);
+}
+
 /// A newcomer's terminal showed `\x1b[31m✘`: the mark went through the escaper with what came from the store.
 async fn marks_keep_their_colour_and_what_a_store_says_does_not(engine: Engine) {
     let sandbox = Sandbox::on(engine);
@@ -138,6 +154,8 @@ async fn a_simulated_illness_turns_the_gate_red_and_leaves_nothing_behind(engine
         let mut simulation = sandbox.start(&["doctor", "--simulate", illness, "--for", "10m"]);
         simulation.line(&format!("simulated-{illness} pretends to be a worker of r1"));
         one.beat().await;
+        let status = sandbox.run(&["status"]).exits(0).tells("✘ tier default   ").tells("gate       fail: ");
+        assert!(status.out.matches(&format!("simulated-{illness}")).count() > 2, "one story: {status:?}");
         let red = sandbox.run(&gate).exits(3);
         assert!(red.out.contains(&format!("simulated-{illness}")), "{red:?}");
         simulation.signal("INT");
@@ -163,6 +181,7 @@ on_both! {
         what_blocks_comes_first_with_the_command_that_helps
         a_worker_that_does_not_get_ready_is_red_before_anything_is_active
         an_active_release_without_a_living_worker_is_red_before_a_job_waits
+        a_headline_tells_of_workers_of_the_active_release_only
         marks_keep_their_colour_and_what_a_store_says_does_not
         a_paused_queue_is_told_with_who_why_and_until_when
         a_simulated_illness_turns_the_gate_red_and_leaves_nothing_behind;

@@ -85,11 +85,11 @@ pub(super) async fn run(lead: &mut Lead<'_>) -> Result<Next, Halt> {
     let pace = lead.deploy.pace;
     // Nobody extends it meanwhile, nor is the lease renewed.
     let within = TAKES_OVER.min(pace.lease / 2).min(pace.confirm / 2);
-    let first = match arrived(lead.store, &lead.deploy.tier, &installed, within).await? {
+    let first = match Box::pin(arrived(lead.store, &lead.deploy.tier, &installed, within, |_| {})).await? {
         Arrival::Active { worker, after } => {
             format!("{worker} is active after {}", crate::clock::human(after))
         }
-        Arrival::Replaced(_) | Arrival::Nobody => "no worker has taken over yet".to_owned(),
+        Arrival::Replaced { .. } | Arrival::Nobody => "no worker has taken over yet".to_owned(),
     };
     Ok(Next::Step(Step::Verify, format!("generation {}, {mode} · {first}", installed.generation)))
 }

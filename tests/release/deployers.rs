@@ -8,7 +8,7 @@ use std::time::Duration;
 use sluicegate::activation::Mode;
 use sluicegate::health::tier::TierFacts;
 use sluicegate::release::deploy::advance;
-use sluicegate::release::deploy::lead::Lead;
+use sluicegate::release::deploy::lead::{Halt, Lead};
 use sluicegate::release::deploy::plan::plan;
 use sluicegate::release::deploy::record::{self, Begun, Deploy, Outcome, Pace, Step, Wishes};
 use sluicegate::store::{Flip, Flipped, LedgerEntry, Store};
@@ -34,29 +34,41 @@ fn wishes(verify: Duration) -> Wishes {
     }
 }
 
-/// Begins a deploy and leads it to its end, in this process.
-async fn deploy(store: &dyn Store, to: &str, verify: Duration) -> Deploy {
+/// Begins a deploy that this process leads.
+async fn begun<'s>(store: &'s dyn Store, to: &str, verify: Duration) -> Lead<'s> {
     let facts = TierFacts::gather(store, &tier(), Some(&release(to))).await.unwrap();
     let latest = record::latest(store, &tier()).await.unwrap();
     let planned = plan(&release(to), wishes(verify), &facts, latest.as_ref(), None, &ada()).unwrap();
     let pace = Pace { lease: Duration::from_millis(200), confirm: Duration::from_secs(30) };
     match record::begin(store, planned.deploy(&facts, &ada(), Some("first")).at(pace)).await.unwrap() {
-        Begun::Now(read) => advance(Lead::of(store, read).unwrap()).await.unwrap(),
+        Begun::Now(read) => Lead::of(store, read).unwrap(),
         Begun::Busy(other) => panic!("{other:?}"),
     }
 }
 
-/// Another process takes over as soon as it may, and goes on to the end.
-async fn goes_on(store: &dyn Store) -> Deploy {
+/// The same, and leads it to its end.
+async fn deploy(store: &dyn Store, to: &str, verify: Duration) -> Deploy {
+    advance(begun(store, to, verify).await).await.unwrap()
+}
+
+/// Another process takes over as soon as it may; `None` when the deploy has ended.
+async fn takes_over(store: &dyn Store) -> Option<Lead<'_>> {
     loop {
         if let Some(lead) = Lead::take(store, &tier(), "second").await.unwrap() {
-            return advance(lead).await.unwrap();
+            return Some(lead);
         }
-        let latest = record::latest(store, &tier()).await.unwrap().unwrap().deploy;
-        if latest.outcome.is_some() {
-            return latest;
+        if record::latest(store, &tier()).await.unwrap()?.deploy.outcome.is_some() {
+            return None;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// The same, and goes on to the end.
+async fn goes_on(store: &dyn Store) -> Deploy {
+    match takes_over(store).await {
+        Some(lead) => advance(lead).await.unwrap(),
+        None => record::latest(store, &tier()).await.unwrap().unwrap().deploy,
     }
 }
 
@@ -208,6 +220,35 @@ async fn a_killed_deployer_leaves_one_release_or_the_other_and_a_resume_ends_it(
     flow.lost_nothing(&shop).await;
 }
 
+/// The worst moments to stand still: all was looked at, and the change is about to be made. Another takes over meanwhile, and has
+/// changed nothing yet; what the first one then tries is refused by its guard, in the same step of the store.
+async fn a_change_that_comes_late_is_refused(engine: Engine) {
+    let mut shop = Shop::open(engine).await;
+    shop.starts("r2", "").await;
+    let moments: [&[&str]; 3] = [&["flip"], &["extend"], &["commit"]];
+    for of in moments {
+        let to = if shop.active().await == "r1" { "r2" } else { "r1" };
+        let store = Doomed::around(&shop.store, Fate::Late, of, 1);
+        let first = begun(&store, to, Duration::ZERO).await;
+        let mut leading = Box::pin(advance(first));
+        tokio::select! {
+            biased;
+            () = store.still.notified() => {}
+            ended = &mut leading => panic!("{of:?} did not come: {ended:?}"),
+        }
+        let second = takes_over(&*shop.store).await.expect("it has not ended");
+        let before = (shop.store.activation(&tier()).await.unwrap(), ended_at(&shop).await);
+        store.go.notify_one();
+        assert!(matches!(leading.await, Err(Halt::Fenced(_))), "{of:?}");
+        assert_eq!((shop.store.activation(&tier()).await.unwrap(), ended_at(&shop).await), before, "{of:?}");
+        is_settled(&shop, &advance(second).await.unwrap(), Outcome::Committed).await;
+    }
+}
+
+async fn ended_at(shop: &Shop) -> u64 {
+    shop.store.ledger_end(&tier()).await.unwrap()
+}
+
 /// It wakes up in the belief that it still leads.
 async fn a_deployer_that_stood_still_changes_nothing_any_more(engine: Engine) {
     let mut shop = Shop::open(engine).await;
@@ -355,6 +396,7 @@ on_both! {
         whoever_goes_on_comes_to_the_end_of_a_good_deploy
         whoever_goes_on_comes_to_the_end_of_a_bad_deploy
         a_lost_answer_changes_nothing
+        a_change_that_comes_late_is_refused
         a_killed_deployer_leaves_one_release_or_the_other_and_a_resume_ends_it
         a_deployer_that_stood_still_changes_nothing_any_more
         of_many_who_begin_at_once_one_does_and_one_flips;

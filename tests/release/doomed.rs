@@ -20,6 +20,8 @@ pub(super) enum Fate {
     Dies,
     /// It is done, and the answer is lost.
     Unheard,
+    /// Its caller stands still before it, until it is let go.
+    Late,
 }
 
 /// Calls that change something.
@@ -35,16 +37,37 @@ pub(super) struct Doomed {
     calls: AtomicU64,
     /// The caller is dead: drop it.
     pub(super) dead: Notify,
+    /// The caller stands still…
+    pub(super) still: Notify,
+    /// …until somebody tells it to go on.
+    pub(super) go: Notify,
 }
 
 impl Doomed {
     pub(super) fn around(inner: &Arc<dyn Store>, fate: Fate, of: &'static [&'static str], at: u64) -> Self {
-        Self { inner: Arc::clone(inner), fate, of, at, calls: AtomicU64::new(0), dead: Notify::new() }
+        Self {
+            inner: Arc::clone(inner),
+            fate,
+            of,
+            at,
+            calls: AtomicU64::new(0),
+            dead: Notify::new(),
+            still: Notify::new(),
+            go: Notify::new(),
+        }
     }
 
     /// Whether the call came at all.
     pub(super) fn met_its_fate(&self) -> bool {
         self.calls.load(SeqCst) >= self.at
+    }
+
+    async fn before(&self, op: &'static str) {
+        let next = self.of.contains(&op) && self.calls.load(SeqCst) + 1 == self.at;
+        if self.fate == Fate::Late && next {
+            self.still.notify_one();
+            self.go.notified().await;
+        }
     }
 
     async fn after<T>(&self, op: &'static str, answer: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -56,6 +79,7 @@ impl Doomed {
                 self.dead.notify_one();
                 std::future::pending().await
             }
+            Fate::Late => answer,
             Fate::Unheard => Err(StoreError::new(op, "doomed", ErrorKind::Timeout, "the answer is lost")),
         }
     }
@@ -69,6 +93,7 @@ macro_rules! forward {
                 self.inner.about()
             }
             $(async fn $name(&self, $($arg: $of),*) -> Result<$answer, StoreError> {
+                self.before(stringify!($name)).await;
                 let answer = self.inner.$name($($arg),*).await;
                 self.after(stringify!($name), answer).await
             })+

@@ -164,6 +164,7 @@ impl Presence {
 
 impl Presence {
     /// When processes of a name were replaced, up to now, where another one takes it over from this one without goodbye.
+    #[cfg(feature = "worker")]
     pub(crate) fn restarted_after(before: &Seen) -> Vec<Timestamp> {
         let now = before.at.plus(before.age);
         let recent = |at: &&Timestamp| now.since(**at) < RESTARTS_KEPT;

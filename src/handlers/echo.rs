@@ -27,7 +27,13 @@ impl Job for Echo {
 }
 
 impl Handler for Echo {
+    /// It has no effect anyway.
+    fn canary() -> Option<Self> {
+        Some(Self { fail: None, sleep: None, rest: serde_json::Map::new() })
+    }
+
     async fn run(self, ctx: Context) -> JobResult {
+        ctx.receipt("echo");
         if let Some(secs) = self.sleep {
             let Some(time) = duration_from_secs(secs) else {
                 return Ok(Outcome::Dead(format!("`sleep` {secs} is out of range: 0 to 31622400 seconds")));

@@ -187,7 +187,8 @@ async fn each_check_has_a_path_and_an_unknown_one_names_the_others() {
         ("/readyz/runtime", 200),
         ("/readyz/activation", 200),
         ("/readyz/store", 503),
-        ("/readyz/store?exclude=store", 200),
+        ("/readyz/store?exclude=store", 503), // no evidence is no pass
+        ("/livez/runtime?exclude=runtime", 200),
         ("/readyz?exclude=store", 200),
         ("/readyz?exclude=runtime,store", 200),
         ("/readyz?exclude=runtime&exclude=claim%2Cstore", 200),

@@ -223,7 +223,8 @@ async fn a_program_that_is_not_what_was_registered_is_not_started_and_told_once(
     host.register("r2");
     host.activate("r2").await;
     host.has("r2", WorkerState::Active, 3).await;
-    assert_eq!(events(&*host.store, "release.not_started").await.len(), 1);
+    let told = events(&*host.store, "release.not_started").await;
+    assert_eq!(told.len(), 1, "{:?}", host.sandbox.run(&["events"]));
     next.signal("TERM");
     next.ended().exits(0);
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::wanted::Role;
 use crate::clock::Timestamp;
+use crate::health::tier::ledger_tail;
 use crate::names::{Release, Tier};
 use crate::store::{Actor, MAX_BATCH, Space, Store, StoreError, overwrite};
 
@@ -91,6 +92,9 @@ fn is_fresh(at: Timestamp, now: Timestamp) -> bool {
     now.since(at) <= GONE
 }
 
+/// How far back the ledger is asked whether something was told.
+const LOOK_BACK: u64 = 500;
+
 /// Tells of what is reported, for ever.
 pub(super) async fn tell(store: Arc<dyn Store>, tier: Tier, mut reports: watch::Receiver<Report>) {
     loop {
@@ -117,12 +121,19 @@ async fn say(store: &dyn Store, tier: &Tier, report: &Report) -> Result<(), Stor
         let Some(blocked) = &running.blocked else { continue };
         let told = before.as_ref().and_then(|before| before.releases.get(release)?.blocked.as_ref());
         // Workers of a release that nobody registered are somebody else's, which is nothing to tell.
-        if told == Some(blocked) || blocked.code == "NOT_REGISTERED" {
+        if told.is_some_and(|told| told.code == blocked.code) || blocked.code == "NOT_REGISTERED" {
             continue;
         }
         let by = Actor { who: format!("supervise/{}", report.host), reason: Some(blocked.why.clone()) };
-        let detail = serde_json::json!({ "release": release, "host": report.host, "code": blocked.code });
-        store.append(tier, "release.not_started", &by, &detail.to_string()).await?;
+        let detail =
+            serde_json::json!({ "release": release, "host": report.host, "code": blocked.code }).to_string();
+        // A supervisor that has just come has not looked yet, so its first report says less than the last one of the one before it.
+        let tail = ledger_tail(store, tier, LOOK_BACK).await?;
+        let last = tail.iter().rfind(|entry| entry.event == "release.not_started" && entry.by.who == by.who);
+        if last.is_some_and(|entry| entry.detail == detail) {
+            continue;
+        }
+        store.append(tier, "release.not_started", &by, &detail).await?;
     }
     let value = serde_json::json!(report).to_string();
     overwrite(store, tier, Space::Deploy, &key, &value, Some(KEEP)).await.map(drop)
